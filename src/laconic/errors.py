@@ -12,7 +12,8 @@ Each derives from `LaconicError` and from the builtin that fits, so that both `e
       ├─ DataError            (ValueError)   a data file is malformed or truncated
       ├─ UnknownClientError   (KeyError)     no client has this id
       ├─ NotAvailableError    (OSError)      data is neither cached nor reachable
-      └─ MissingExtraError    (ImportError)  an optional dependency is not installed
+      ├─ MissingExtraError    (ImportError)  an optional dependency is not installed
+      └─ testing.StageCheckError (AssertionError) a stage does not keep to the interface
 """
 
 import importlib

@@ -211,7 +211,7 @@ def _inputs_and_labels(examples: Examples, client_id: str | None) -> Examples:
 
 def _spec(examples: Examples, batch_size: int) -> Batch:
     def spec(array: np.ndarray) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((batch_size, *array.shape[1:]), array.dtype)  # type: ignore[no-untyped-call]
+        return jax.ShapeDtypeStruct((batch_size, *array.shape[1:]), array.dtype)
 
     return Batch(spec(examples["x"]), spec(examples["y"]), spec(np.zeros(0, np.float32)))
 

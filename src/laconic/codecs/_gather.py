@@ -1,0 +1,87 @@
+"""The receiving end of many-to-one: a streaming sum of contributions."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from laconic.codecs._merging import Merge, RunningSum
+from laconic.errors import ArgumentError
+
+
+@dataclasses.dataclass(frozen=True)
+class Contribution:
+    """One sender's payload, decoded as far as that must happen before the sum.
+
+    Attributes:
+      summands: arrays to be added to those of other senders.
+      reports: what adaptive stages told the receiver.
+    """
+
+    summands: list[np.ndarray]
+    reports: list[np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """All contributions of a round as one.
+
+    Attributes:
+      count: how many they were.
+      sums: of the summands, in 64-bit integers or in float32 or wider.
+      reports: merged, in their own dtypes.
+    """
+
+    count: int
+    sums: list[np.ndarray]
+    reports: list[np.ndarray]
+
+
+class Gather:
+    """Adds up contributions, in the order in which they are given; made by `BoundCodec.gather`.
+
+    Floats are added in float32 or wider, integers in 64 bits. Memory does not grow with the number of contributions,
+    unless reports are stacked. One thread at a time.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Any], Contribution],
+        finish: Callable[[Summary], tuple[Any, Any]],
+        merges: Sequence[Merge],
+    ):
+        self._read = read
+        self._finish = finish
+        self._merged = [merge.accumulator() for merge in merges]
+        self._sums: list[RunningSum] = []
+        self.count = 0
+        """Contributions added so far."""
+
+    def add(self, contribution: Contribution | Any) -> None:
+        """Adds a contribution, or a payload that holds one.
+
+        Raises:
+          ArgumentError: if a sum of 64-bit integers overflows.
+          DecodeError: if a payload is damaged, or not of this codec.
+        """
+        if not isinstance(contribution, Contribution):
+            contribution = self._read(contribution)
+        self._sums = self._sums or [RunningSum() for _ in contribution.summands]
+        for total, summand in zip(self._sums, contribution.summands, strict=True):
+            total.add(summand)
+        for merged, report in zip(self._merged, contribution.reports, strict=True):
+            merged.add(report)
+        self.count += 1
+
+    def result(self) -> tuple[Any, Any]:
+        """The decoded sum as a tree of JAX arrays, and the next round's state.
+
+        Raises:
+          ArgumentError: if nothing was added, or a sum of integers does not fit its dtype. A float that overflows
+            becomes infinite.
+        """
+        if self.count == 0:
+            raise ArgumentError("a sum needs at least one contribution, got none")
+        sums = [total.total for total in self._sums]
+        return self._finish(Summary(self.count, sums, [merged.result() for merged in self._merged]))

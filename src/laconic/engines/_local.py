@@ -1,0 +1,67 @@
+"""The engine for one machine's processors: client work in threads.
+
+Measured on 2 cores with the tutorial's CNN (benchmarks/engines): two threads, one client each, are about a third faster
+than one, since XLA's own threading leaves cores idle between and within a step's operations. Python's lock is free
+while XLA and zlib run.
+"""
+
+import collections
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from laconic.errors import ArgumentError, ArgumentTypeError
+from laconic.federated import Client, ClientPass, PassResult
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class LocalEngine:
+    """Runs clients in worker threads and reduces in cohort order, so that any number of workers gives the same bits."""
+
+    def __init__(self, workers: int):
+        self.workers = workers
+
+    def run(self, client_pass: ClientPass, clients: Sequence[Client]) -> PassResult:
+        """Runs the pass for all clients; at most two outputs for each worker are held at a time."""
+        return client_pass.reduce(ordered_map(client_pass.run_client, clients, self.workers))
+
+    def __repr__(self) -> str:
+        return f"engines.local(workers={self.workers})"
+
+
+def local(workers: int | None = None) -> LocalEngine:
+    """An engine of `workers` threads on this machine; None takes one for each processor that this process may use.
+
+    Raises:
+      ArgumentTypeError: if workers is not a whole number.
+      ArgumentError: if it is not positive.
+    """
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(workers, bool) or not isinstance(workers, int):
+        raise ArgumentTypeError(f"workers must be a whole number, got {workers!r} of type {type(workers).__name__}")
+    if workers < 1:
+        raise ArgumentError(f"workers must be at least 1, got {workers}")
+    return LocalEngine(workers)
+
+
+def ordered_map(function: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
+    """Like `map`, in threads, results in order; no more than `2 * workers` are running or waiting to be taken."""
+    if workers == 1:
+        yield from map(function, items)
+        return
+    pending: collections.deque[Future[B]] = collections.deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="laconic-client")
+    try:
+        for item in items:
+            if len(pending) == 2 * workers:
+                yield pending.popleft().result()
+            pending.append(pool.submit(function, item))
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        # On an error or Ctrl-C the clients not yet begun are dropped.
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,156 @@
+"""The one place where values cross between SERVER and CLIENTS, and so the one where traffic is measured.
+
+All values that cross together, in one direction and one pass, make one message: their sections share one frame.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from laconic.codecs import BoundCodec, Contribution, Payload, TensorSpec, bind, identity
+from laconic.codecs.random import Key
+from laconic.federated._graph import Aggregate, Broadcast
+from laconic.federated._traffic import Direction, Kind, TrafficEntry, merged
+
+
+@dataclasses.dataclass(frozen=True)
+class _Item:
+    label: str
+    kind: Kind
+    codec: BoundCodec
+
+
+class Message:
+    """The codec of all that crosses together, and the names under which its bytes are counted."""
+
+    def __init__(self, direction: Direction, items: Sequence[_Item]):
+        self._direction = direction
+        self._items = tuple(items)
+        trees = tuple(_tree(item.codec, [_labelled(spec, item.label) for spec in item.codec.specs]) for item in items)
+        choice = tuple(_tree(item.codec, item.codec.codecs) for item in items)
+        self.codec = bind(choice, trees)
+        self._names = [(item.label, item.kind, spec.name) for item in items for spec in item.codec.specs]
+
+    def entries(self, payload: Payload) -> list[TrafficEntry]:
+        """One message's traffic."""
+        entries = []
+        for (label, kind, tensor), size in zip(self._names, payload.tensors, strict=True):
+            shares: dict[Kind, int] = {kind: size.payload}
+            shares["side_information"] = shares.get("side_information", 0) + size.side_information
+            # TFF counts tensors, not kinds: its bits go with the tensor's own kind.
+            entries += [
+                TrafficEntry(self._direction, label, tensor, each, count, size.tensor_bits if each == kind else 0)
+                for each, count in shares.items()
+                if count or each == kind
+            ]
+        return [*entries, TrafficEntry(self._direction, "message", "", "framing", payload.framing, 0)]
+
+
+class Downlink:
+    """The broadcasts of one pass, and the parameters that its aggregates' codecs are told."""
+
+    def __init__(self, broadcasts: Sequence[Broadcast], aggregates: Sequence[Aggregate]):
+        self._broadcasts = tuple(broadcasts)
+        self._adaptive = tuple(node for node in aggregates if len(node.inputs) == 2)
+        parameters = [node.codec.encode_parameters(node.codec.initial_state()) for node in self._adaptive]
+        self._message = Message(
+            "broadcast",
+            [
+                *(_Item(node.label, node.kind, node.codec) for node in broadcasts),
+                *(
+                    _Item(f"{node.label} parameters", "side_information", bind(identity(), tree))
+                    for node, tree in zip(self._adaptive, parameters, strict=True)
+                ),
+            ],
+        )
+
+    def send(
+        self, values: Sequence[Any], states: Sequence[Any], aggregate_states: Sequence[Any], key: Key
+    ) -> tuple[list[Any], list[Any], list[Any], list[TrafficEntry]]:
+        """Encodes one message and decodes it, as every client does.
+
+        Args:
+          values: one for each broadcast.
+          states: each broadcast's codec state.
+          aggregate_states: each adaptive aggregate's codec state.
+          key: for stages that draw.
+
+        Returns:
+          What clients receive for each broadcast; each broadcast's next codec state; each adaptive aggregate's encode
+          parameters as received; the traffic of one message.
+        """
+        if not self._message.codec.specs:
+            return list(values), list(states), [], []
+        parameters = [
+            node.codec.encode_parameters(state) for node, state in zip(self._adaptive, aggregate_states, strict=True)
+        ]
+        flat_states = [state for own in states for state in own]
+        flat_states += self._message.codec.initial_state()[len(flat_states) :]
+        payload, next_states = self._message.codec.encode((*values, *parameters), key=key, state=flat_states)
+        received = self._message.codec.decode(payload)
+        split = iter(next_states)
+        new_states = [[next(split) for _ in state] for state in states]
+        count = len(self._broadcasts)
+        return list(received[:count]), new_states, list(received[count:]), self._message.entries(payload)
+
+
+class Uplink:
+    """The aggregates of one pass."""
+
+    def __init__(self, aggregates: Sequence[Aggregate]):
+        self._aggregates = tuple(aggregates)
+        self._message = Message("aggregate", [_Item(node.label, node.kind, node.codec) for node in aggregates])
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether clients need a key to encode."""
+        return self._message.codec.is_stochastic
+
+    def send(
+        self, values: Sequence[Any], parameters: Sequence[Any], states: Sequence[Any], key: Key
+    ) -> tuple[list[Contribution], Payload]:
+        """One client's message: encoded as the client does, then decoded as the server does, as far as before the sum.
+
+        Args:
+          values: one for each aggregate.
+          parameters: each aggregate's encode parameters.
+          states: each aggregate's codec state, at the server.
+          key: of this client and round alone.
+
+        Returns:
+          A contribution for each aggregate, and the payload.
+        """
+        codec = self._message.codec
+        flat_parameters = [each for own in parameters for each in own]
+        payload = codec.encode_contribution(tuple(values), key=key, parameters=flat_parameters)
+        contribution = codec.read_contribution(payload, [each for own in states for each in own])
+        summands, reports = iter(contribution.summands), iter(contribution.reports)
+        return [
+            Contribution(
+                [next(summands) for _ in range(node.codec.num_summand_arrays)],
+                [next(reports) for _ in range(node.codec.num_report_arrays)],
+            )
+            for node in self._aggregates
+        ], payload
+
+    def entries(self, payload: Payload) -> list[TrafficEntry]:
+        """One client's traffic."""
+        return self._message.entries(payload)
+
+
+def times(entries: Sequence[TrafficEntry], count: int) -> tuple[TrafficEntry, ...]:
+    """The traffic of one message, sent `count` times."""
+    return merged(
+        dataclasses.replace(entry, bytes=entry.bytes * count, tensor_bits=entry.tensor_bits * count)
+        for entry in entries
+    )
+
+
+def _labelled(spec: TensorSpec, label: str) -> TensorSpec:
+    return dataclasses.replace(spec, name=f"{label}/{spec.name}" if spec.name else label)
+
+
+def _tree(codec: BoundCodec, leaves: Sequence[Any]) -> Any:
+    return jax.tree.unflatten(codec.structure, list(leaves))

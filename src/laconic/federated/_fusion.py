@@ -1,0 +1,74 @@
+"""Runs of mapped functions as one compiled function.
+
+Element-wise work on whole models is bound by memory: compiled apart, each function is a pass over it; together they are
+one.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from laconic.federated._graph import Map, Node
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One call: outputs = run(*inputs)."""
+
+    run: Callable[..., tuple[Any, ...]]
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+
+    def __call__(self, values: dict[Node, Any]) -> None:
+        """Adds the outputs to the values."""
+        outputs = self.run(*(values[node] for node in self.inputs))
+        values.update(zip(self.outputs, outputs, strict=True))
+
+
+def steps(nodes: Sequence[Node], users: Sequence[Node], results: Sequence[Node]) -> tuple[Step, ...]:
+    """Steps that compute the mapped ones of some nodes.
+
+    Args:
+      nodes: what to compute, each after its inputs; those that are not maps are left to the caller.
+      users: all nodes that may use them.
+      results: what is wanted by itself.
+    """
+    planned: list[Step] = []
+    group: list[Map] = []
+
+    def flush() -> None:
+        if group:
+            planned.append(_fused(tuple(group), users, results))
+            group.clear()
+
+    for node in nodes:
+        if not isinstance(node, Map):
+            continue
+        if node.is_fold:
+            flush()
+            planned.append(Step(_single(node), node.inputs, (node,)))
+        else:
+            group.append(node)
+    flush()
+    return tuple(planned)
+
+
+def _single(node: Map) -> Callable[..., tuple[Any, ...]]:
+    return lambda *values: (node.run(*values),)
+
+
+def _fused(group: tuple[Map, ...], users: Sequence[Node], results: Sequence[Node]) -> Step:
+    inside = set(group)
+    used_outside = {*results, *(below for node in users if node not in inside for below in node.inputs)}
+    inputs = tuple(dict.fromkeys(below for node in group for below in node.inputs if below not in inside))
+    outputs = tuple(node for node in group if node in used_outside)
+
+    def run(*values: Any) -> tuple[Any, ...]:
+        env = dict(zip(inputs, values, strict=True))
+        for node in group:
+            env[node] = node.run(*(env[below] for below in node.inputs))
+        return tuple(env[node] for node in outputs)
+
+    return Step(jax.jit(run), inputs, outputs)

@@ -1,0 +1,327 @@
+"""The operations of the language: what may be done with placed values."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from laconic.codecs import CodecFor, bind, identity
+from laconic.errors import ArgumentError, LaconicError, PlacementError
+from laconic.federated._client_work import ClientWork
+from laconic.federated._graph import (
+    Aggregate,
+    Broadcast,
+    ClientKey,
+    Constant,
+    Count,
+    Map,
+    NextState,
+    Node,
+    Reduction,
+    Value,
+    node_of,
+)
+from laconic.federated._traffic import Kind
+from laconic.federated._types import CLIENTS, SERVER, FederatedType, MemberType, Placement, member_type
+
+
+def federated_value(value: Any, placement: Placement) -> Value:
+    """A constant at a placement: part of the program, so that nothing travels.
+
+    Raises:
+      PlacementError: if the placement is neither SERVER nor CLIENTS.
+    """
+    if not isinstance(placement, Placement):
+        raise PlacementError(f"placement must be SERVER or CLIENTS, got {placement!r}")
+    value = jax.tree.map(jnp.asarray, value)
+    return Value(Constant(FederatedType(member_type(value), placement), value=value))
+
+
+def federated_client_key() -> Value:
+    """A random key for each client, `{uint32[2]}@CLIENTS`.
+
+    It is derived from the key given to the call and the client's id, which both sides know; so nothing travels.
+    """
+    return Value(ClientKey(FederatedType(member_type(jax.ShapeDtypeStruct((2,), jnp.uint32)), CLIENTS)))
+
+
+def federated_zip(value: Any) -> Value:
+    """One value from a tuple, list or dict of values: `<{A}@CLIENTS,{B}@CLIENTS>` to `{<A,B>}@CLIENTS`."""
+    return Value(node_of(value, "federated_zip"))
+
+
+def federated_map(function: Callable[..., Any] | ClientWork, value: Any) -> Value:
+    """Applies a pure JAX function, or client work, at the value's placement.
+
+    Args:
+      function: a function of as many arguments as there are values; it is compiled, together with its neighbours. To
+        use a client's sequence it must be `ClientWork`.
+      value: one value, or a tuple of values at one placement.
+
+    Raises:
+      PlacementError: if the values are at different placements, or the function does not take their types.
+    """
+    values = value if isinstance(value, tuple) else (value,)
+    nodes = [node_of(each, "federated_map") for each in values]
+    if len({node.type.placement for node in nodes}) > 1:
+        raise PlacementError(
+            f"federated_map takes values at one placement, got {' and '.join(str(node.type) for node in nodes)}; "
+            "broadcast what is at SERVER, or aggregate what is at CLIENTS"
+        )
+    sequences = [i for i, node in enumerate(nodes) if node.type.member.is_sequence]
+    if isinstance(function, ClientWork):
+        return Value(_map_work(function, nodes, sequences))
+    return Value(_map_function(function, nodes, sequences))
+
+
+def federated_broadcast(
+    value: Any, *, codec: CodecFor | None = None, state: Any = None, label: str = "model", kind: Kind = "payload"
+) -> Any:
+    """Sends a value at SERVER to all clients.
+
+    Args:
+      value: `A@SERVER`.
+      codec: how it travels: a codec, or a function or tree that gives each tensor its own; None as it is.
+      state: at SERVER, the codec's state, starting as `codecs.bind(codec, value).initial_state()`. An adaptive codec
+        needs it.
+      label: what the traffic calls the value.
+      kind: what the traffic counts it as.
+
+    Returns:
+      `{A}@CLIENTS`; with `state`, that and the next state at SERVER.
+
+    Raises:
+      PlacementError: if the value is not at SERVER.
+    """
+    node = node_of(value, "federated_broadcast", SERVER)
+    bound = _bound(codec, node, label)
+    inputs = _with_state(node, state, bound, "federated_broadcast")
+    sent = Broadcast(FederatedType(node.type.member, CLIENTS), inputs, codec=bound, label=label, kind=kind)
+    return Value(sent) if state is None else (Value(sent), _next_state(sent, state))
+
+
+def federated_sum(
+    value: Any, *, codec: CodecFor | None = None, state: Any = None, label: str = "sum", kind: Kind = "payload"
+) -> Any:
+    """Sums a value over clients, in the codec's encoded domain as far as its stages commute with the sum.
+
+    Args and result as for `federated_broadcast`, from `{A}@CLIENTS` to `A@SERVER`. Sums run in cohort order.
+
+    Raises:
+      PlacementError: if the value is not at CLIENTS, or holds truth values.
+    """
+    node = _summable(value, "federated_sum")
+    bound = _bound(codec, node, label)
+    inputs = _with_state(node, state, bound, "federated_sum")
+    total = Aggregate(FederatedType(node.type.member, SERVER), inputs, codec=bound, label=label, kind=kind)
+    return Value(total) if state is None else (Value(total), _next_state(total, state))
+
+
+def federated_mean(
+    value: Any,
+    weight: Any = None,
+    *,
+    codec: CodecFor | None = None,
+    state: Any = None,
+    label: str = "mean",
+) -> Any:
+    """The mean over clients, weighted if a weight is given: each client multiplies by its weight, then encodes.
+
+    Where the weights add up to zero the mean is zero, so that no NaN arises from an idle cohort.
+
+    Args:
+      value: `{A}@CLIENTS`, floating-point tensors.
+      weight: `{float32}@CLIENTS` or an integer scalar, not negative; it travels raw, as kind "weights". None weighs all
+        alike, and nothing more travels, since the server counts.
+      codec: see `federated_broadcast`.
+      state: see `federated_broadcast`.
+      label: see `federated_broadcast`.
+
+    Raises:
+      PlacementError: if value or weight is not at CLIENTS, the value is not floating-point, or the weight is not a
+        scalar.
+    """
+    node = _summable(value, "federated_mean")
+    for leaf in node.type.member.leaves:
+        if not leaf.is_float:  # type: ignore[union-attr]
+            raise PlacementError(f"federated_mean takes floating-point tensors, got {node.type}")
+    if weight is None:
+        summed = federated_sum(Value(node), codec=codec, state=state, label=label)
+        total, rest = (summed, ()) if state is None else (summed[0], summed[1:])
+        count = Value(Count(FederatedType(member_type(jnp.float32), SERVER), (total._node,)))
+    else:
+        weight_node = node_of(weight, "federated_mean", CLIENTS)
+        leaves = weight_node.type.member.leaves
+        if len(leaves) != 1 or leaves[0].shape or leaves[0].dtype.kind not in "uif":  # type: ignore[union-attr]
+            raise PlacementError(f"federated_mean takes a weight of one number, got {weight_node.type}")
+        weighted = federated_map(_scale, (Value(node), Value(weight_node)))
+        summed = federated_sum(weighted, codec=codec, state=state, label=label)
+        total, rest = (summed, ()) if state is None else (summed[0], summed[1:])
+        count = federated_sum(Value(weight_node), label=f"{label} weight", kind="weights")
+    mean = federated_map(divide_or_zero, (total, count))
+    return mean if state is None else (mean, *rest)
+
+
+def federated_min(value: Any, *, label: str = "minimum", kind: Kind = "payload") -> Value:
+    """The element-wise minimum over clients, `{A}@CLIENTS` to `A@SERVER`."""
+    return _reduced(value, "federated_min", _first_then(jnp.minimum), label, kind)
+
+
+def federated_max(value: Any, *, label: str = "maximum", kind: Kind = "payload") -> Value:
+    """The element-wise maximum over clients, `{A}@CLIENTS` to `A@SERVER`."""
+    return _reduced(value, "federated_max", _first_then(jnp.maximum), label, kind)
+
+
+def federated_aggregate(
+    value: Any,
+    zero: Any,
+    accumulate: Callable[[Any, Any], Any],
+    merge: Callable[[Any, Any], Any],
+    report: Callable[[Any], Any],
+    *,
+    label: str = "aggregate",
+    kind: Kind = "payload",
+) -> Value:
+    """Reduces a value over clients with functions of your own.
+
+    Args:
+      value: `{A}@CLIENTS`.
+      zero: the first accumulator, a tree of arrays of type U.
+      accumulate: U, A -> U. Engines call it in cohort order.
+      merge: U, U -> U, for engines that accumulate parts of a cohort apart.
+      report: U -> R.
+      label: what the traffic calls the value.
+      kind: what the traffic counts it as.
+
+    Returns:
+      `R@SERVER`.
+
+    Raises:
+      PlacementError: if the value is not at CLIENTS, or a function's types do not fit.
+    """
+    node = node_of(value, "federated_aggregate", CLIENTS)
+    zero = jax.tree.map(jnp.asarray, zero)
+    accumulator = member_type(zero)
+    for name, function, arguments in (
+        ("accumulate", accumulate, (accumulator, node.type.member)),
+        ("merge", merge, (accumulator, accumulator)),
+    ):
+        got = _result_type(function, arguments, f"federated_aggregate's {name}")
+        if got != accumulator:
+            raise PlacementError(f"federated_aggregate's {name} must return zero's type, {accumulator}, got {got}")
+    result = _result_type(report, (accumulator,), "federated_aggregate's report")
+    compiled = jax.jit(accumulate)
+    reduction = Reduction(lambda first: compiled(zero, first), compiled, jax.jit(report))
+    return _reduced(Value(node), "federated_aggregate", reduction, label, kind, result)
+
+
+def divide_or_zero(total: Any, count: Any) -> Any:
+    """`total / count` for a tree, zero where the count is zero."""
+    scale = jnp.where(count > 0, 1 / jnp.where(count > 0, count, 1), 0)
+    return jax.tree.map(lambda x: (x * scale).astype(x.dtype), total)
+
+
+def _scale(value: Any, weight: Any) -> Any:
+    return jax.tree.map(lambda x: (x * weight).astype(x.dtype), value)
+
+
+def _first_then(combine: Callable[[Any, Any], Any]) -> Reduction:
+    # The first client's value starts the accumulator: zero would be wrong for values of one sign.
+    def accumulate(total: Any, value: Any) -> Any:
+        return jax.tree.map(combine, total, value)
+
+    return Reduction(lambda first: first, jax.jit(accumulate), lambda total: total)
+
+
+def _reduced(
+    value: Any, intrinsic: str, reduction: Reduction, label: str, kind: Kind, result: MemberType | None = None
+) -> Value:
+    node = node_of(value, intrinsic, CLIENTS)
+    bound = _bound(None, node, label)
+    type_ = FederatedType(result or node.type.member, SERVER)
+    return Value(Aggregate(type_, (node,), codec=bound, reduction=reduction, label=label, kind=kind))
+
+
+def _summable(value: Any, intrinsic: str) -> Node:
+    node = node_of(value, intrinsic, CLIENTS)
+    if any(getattr(leaf, "dtype", None) == np.bool_ for leaf in node.type.member.leaves):
+        raise PlacementError(f"{intrinsic} takes numbers, got {node.type}; convert truth values to int32 first")
+    return node
+
+
+def _bound(codec: CodecFor | None, node: Node, label: str) -> Any:
+    if node.type.member.is_sequence:
+        raise PlacementError(f"only tensors travel between SERVER and CLIENTS, got the sequence {node.type}")
+    try:
+        return bind(identity() if codec is None else codec, node.type.member.structs)
+    except LaconicError as error:
+        error.add_note(f"while binding the codec of {label!r}, {node.type}")
+        raise
+
+
+def _with_state(node: Node, state: Any, bound: Any, intrinsic: str) -> tuple[Node, ...]:
+    initial = bound.initial_state()
+    if state is None:
+        if any(codec.is_adaptive for codec in bound.codecs):
+            raise ArgumentError(f"{intrinsic} got an adaptive codec, which needs state=, a value at SERVER")
+        return (node,)
+    state_node = node_of(state, intrinsic, SERVER)
+    if not jax.tree.leaves(initial):
+        return (node,)
+    if state_node.type.member != member_type(initial):
+        raise PlacementError(
+            f"{intrinsic} needs a codec state of type {member_type(initial)}@SERVER, got {state_node.type}"
+        )
+    return (node, state_node)
+
+
+def _next_state(crossing: Node, state: Any) -> Any:
+    if len(crossing.inputs) == 1:
+        return state
+    return Value(NextState(crossing.inputs[1].type, (crossing,)))
+
+
+def _map_work(work: ClientWork, nodes: list[Node], sequences: list[int]) -> Node:
+    if len(sequences) != 1:
+        raise PlacementError(
+            f"client work takes one sequence among its values, got {len(sequences)} in "
+            f"{', '.join(str(node.type) for node in nodes)}"
+        )
+    (at,) = sequences
+    element = nodes[at].type.member.leaves[0].element  # type: ignore[union-attr]
+    others = [node for i, node in enumerate(nodes) if i != at]
+    with _explained("client work", [node.type.member for node in nodes]):
+        carry, result = work.types(element, [node.type.member.structs for node in others])
+    placement = nodes[at].type.placement
+    fold = Map(FederatedType(carry, placement), (nodes[at], *others), work.fold, is_fold=True)
+    # A node of its own, so that it is compiled together with what is done to the result.
+    return Map(FederatedType(result, placement), (fold, *others), work.final)
+
+
+def _map_function(function: Callable[..., Any], nodes: list[Node], sequences: list[int]) -> Node:
+    if sequences:
+        raise PlacementError(
+            f"a function cannot be mapped over the sequence {nodes[sequences[0]].type}; "
+            "use ClientWork(init, step, final)"
+        )
+    result = _result_type(function, tuple(node.type.member for node in nodes), "federated_map's function")
+    return Map(FederatedType(result, nodes[0].type.placement), tuple(nodes), function)
+
+
+def _result_type(function: Callable[..., Any], arguments: Sequence[MemberType], what: str) -> MemberType:
+    with _explained(what, arguments):
+        return member_type(jax.eval_shape(function, *(argument.structs for argument in arguments)))
+
+
+@contextlib.contextmanager
+def _explained(what: str, arguments: Sequence[MemberType]) -> Iterator[None]:
+    """Makes what a user's function raises on types that it does not take an error that names them."""
+    try:
+        yield
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        if isinstance(error, PlacementError):
+            raise
+        raise PlacementError(f"{what} does not take ({', '.join(map(str, arguments))}): {error}") from error

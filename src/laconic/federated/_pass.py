@@ -1,0 +1,213 @@
+"""One pass over the clients: what an engine runs."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+from laconic.codecs import Contribution, Payload, random
+from laconic.codecs.random import Key
+from laconic.errors import PlacementError
+from laconic.federated._crossing import Uplink, times
+from laconic.federated._fusion import Step
+from laconic.federated._graph import Aggregate, ClientKey, Constant, Node, Parameter
+from laconic.federated._traffic import TrafficEntry
+from laconic.federated._types import MemberType, SequenceType, member_type
+
+
+@dataclasses.dataclass(frozen=True)
+class Client:
+    """One client of a cohort.
+
+    Attributes:
+      id: known to both sides; random keys derive from it.
+      arguments: its own value of each parameter at CLIENTS.
+    """
+
+    id: str
+    arguments: Mapping[Node, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientOutput:
+    """What one client's pass gave: what it sent, and the values that stay with it but are results."""
+
+    client_id: str
+    contributions: list[Contribution]
+    payload: Payload | None
+    kept: list[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class PassResult:
+    """What one pass over all clients gave.
+
+    Attributes:
+      values: the reduced value of each aggregate, and the list over clients of each result that stays at CLIENTS.
+      next_states: the next codec state of each aggregate.
+      count: clients that took part.
+      traffic: of what clients sent.
+      sent: bytes sent by each client.
+    """
+
+    values: dict[Node, Any]
+    next_states: dict[Node, Any]
+    count: int
+    traffic: tuple[TrafficEntry, ...]
+    sent: dict[str, int]
+
+
+class ClientPass:
+    """The clients' part of a computation between two crossings. An engine maps `run_client` and streams into `reduce`.
+
+    Args:
+      given: parameters, constants and keys, with which the clients begin.
+      steps: what each client then computes, in order.
+      aggregates: what is sent to the server.
+      kept: results that stay at the clients.
+      uplink: how the aggregates travel.
+      received: values of broadcasts, the same at all clients.
+      parameters: each aggregate's encode parameters, as received.
+      states: each aggregate's codec state, at the server.
+      key: of this call.
+      index: of this pass in the computation.
+    """
+
+    def __init__(
+        self,
+        *,
+        given: Sequence[Node],
+        steps: Sequence[Step],
+        aggregates: Sequence[Aggregate],
+        kept: Sequence[Node],
+        uplink: Uplink,
+        received: Mapping[Node, Any],
+        parameters: Sequence[Any],
+        states: Sequence[Any],
+        key: Key,
+        index: int,
+    ):
+        self._given = given
+        self._steps = steps
+        self._aggregates = aggregates
+        self._kept = kept
+        self._uplink = uplink
+        self._received = received
+        self._parameters = parameters
+        self._states = states
+        self._key = key
+        self._index = index
+
+    def run_client(self, client: Client) -> ClientOutput:
+        """Runs one client: computes, encodes its message, and decodes that as far as it must be before the sum.
+
+        Pure, and safe to call from several threads; an error carries a note that names the client.
+        """
+        try:
+            values = self._evaluate(client)
+            sent: list[Contribution] = []
+            payload = None
+            if self._aggregates:
+                key = random.derive(self._key, "aggregate", self._index, client.id)
+                outgoing = [values[node.inputs[0]] for node in self._aggregates]
+                sent, payload = self._uplink.send(outgoing, self._parameters, self._states, key)
+            return ClientOutput(client.id, sent, payload, [values[node] for node in self._kept])
+        except Exception as error:
+            error.add_note(f"at client {client.id!r}")
+            raise
+
+    def reduce(self, outputs: Iterable[ClientOutput]) -> PassResult:
+        """Reduces clients' outputs as they arrive; they must come in cohort order, so that the same bits come out."""
+        reducers = [_Reducer(node, state) for node, state in zip(self._aggregates, self._states, strict=True)]
+        kept: list[list[Any]] = [[] for _ in self._kept]
+        entries: list[TrafficEntry] = []
+        sent = {}
+        for output in outputs:
+            for reducer, contribution in zip(reducers, output.contributions, strict=True):
+                reducer.add(contribution)
+            for collected, value in zip(kept, output.kept, strict=True):
+                collected.append(value)
+            if output.payload is not None:
+                entries = list(times([*entries, *self._uplink.entries(output.payload)], 1))
+            sent[output.client_id] = 0 if output.payload is None else len(output.payload)
+        results = {reducer.node: reducer.result() for reducer in reducers}
+        values: dict[Node, Any] = {node: value for node, (value, _) in results.items()} | dict(
+            zip(self._kept, kept, strict=True)
+        )
+        return PassResult(
+            values, {node: state for node, (_, state) in results.items()}, len(sent), tuple(entries), sent
+        )
+
+    def _evaluate(self, client: Client) -> dict[Node, Any]:
+        values: dict[Node, Any] = dict(self._received)
+        for node in self._given:
+            match node:
+                case Parameter():
+                    values[node] = _argument(node, client.arguments[node])
+                case Constant():
+                    values[node] = node.value
+                case ClientKey():
+                    values[node] = random.derive(self._key, "client", client.id)
+        for step in self._steps:
+            step(values)
+        return values
+
+
+def _argument(node: Parameter, value: Any) -> Any:
+    """A client's argument; a sequence's elements are checked as they come, or a wrong shape would compile anew."""
+    leaf = node.type.member.leaves[0] if node.type.member.leaves else None
+    return _checked_elements(value, leaf.element) if isinstance(leaf, SequenceType) else value
+
+
+def _checked_elements(elements: Iterable[Any], expected: MemberType) -> Iterator[Any]:
+    for element in elements:
+        found = member_type(element)
+        if found != expected:
+            raise PlacementError(f"each element of the client's sequence must be {expected}, got {found}")
+        yield element
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Where passes over clients run."""
+
+    def run(self, client_pass: ClientPass, clients: Sequence[Client]) -> PassResult:
+        """Runs the pass for all clients, in any order, and reduces their outputs in cohort order."""
+        ...
+
+
+class ReferenceEngine:
+    """One client after another: what every other engine must agree with, bit for bit."""
+
+    def run(self, client_pass: ClientPass, clients: Sequence[Client]) -> PassResult:
+        """Runs the clients in turn."""
+        return client_pass.reduce(map(client_pass.run_client, clients))
+
+
+class _Reducer:
+    """The server's end of one aggregate."""
+
+    def __init__(self, node: Aggregate, state: Any):
+        self.node = node
+        self._gather = node.codec.gather(state)
+        self._accumulator: Any = None
+        self._started = False
+
+    def add(self, contribution: Contribution) -> None:
+        reduction = self.node.reduction
+        if reduction is None:
+            self._gather.add(contribution)
+            return
+        # Only sums have a codec; any other value travels as it is, so that its summands are the value itself.
+        codec = self.node.codec
+        arrays = [np.asarray(array, spec.dtype) for array, spec in zip(contribution.summands, codec.specs, strict=True)]
+        value = jax.tree.unflatten(codec.structure, arrays)
+        self._accumulator = reduction.accumulate(self._accumulator, value) if self._started else reduction.start(value)
+        self._started = True
+
+    def result(self) -> tuple[Any, Any]:
+        if self.node.reduction is None:
+            return self._gather.result()
+        return self.node.reduction.report(self._accumulator), ()

@@ -1,0 +1,222 @@
+"""Four parts composed into a learning process, written as one federated computation."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from laconic import engines
+from laconic.codecs import random
+from laconic.errors import ArgumentError, ArgumentTypeError
+from laconic.federated import (
+    Computation,
+    Engine,
+    SequenceOf,
+    SequenceType,
+    Traffic,
+    at_clients,
+    at_server,
+    federated_computation,
+    federated_sum,
+    member_type,
+)
+from laconic.learning._model import Weights
+from laconic.learning._parts import Aggregator, ClientWork, Distributor, Finalizer
+
+
+class LearningState(NamedTuple):
+    """All that a process holds between rounds: one tree of arrays.
+
+    Attributes:
+      key: uint32[2], of the run.
+      round_number: int32, of the next round.
+      weights: the model's.
+      distributor: the part's own state, and so on.
+      client_work: see above.
+      aggregator: see above.
+      finalizer: see above.
+    """
+
+    key: Any
+    round_number: Any
+    weights: Weights
+    distributor: Any
+    client_work: Any
+    aggregator: Any
+    finalizer: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundResult:
+    """What a round gave besides the new state.
+
+    Attributes:
+      metrics: the model's metrics over the cohort's training, before each step.
+      traffic: what travelled in this round.
+      clients: how many took part.
+      left_out: how many of them did not count, since their update or metrics held NaN or infinity.
+    """
+
+    metrics: dict[str, float]
+    traffic: Traffic
+    clients: int
+    left_out: int
+
+
+class LearningProcess:
+    """Federated training as pure functions: `initialize(seed=...)`, then `next(state, cohort)` for each round.
+
+    The same seed, cohorts and parts give the same bits, whatever the engine's number of workers.
+    """
+
+    def __init__(
+        self,
+        distributor: Distributor,
+        client_work: ClientWork,
+        aggregator: Aggregator,
+        finalizer: Finalizer,
+        engine: Engine,
+    ):
+        self._distributor = distributor
+        self._client_work = client_work
+        self._aggregator = aggregator
+        self._finalizer = finalizer
+        self._engine = engine
+        self._computations: dict[tuple[Any, SequenceType], Computation] = {}
+
+    def initialize(self, *, seed: int) -> LearningState:
+        """The state before the first round; the seed, of 64 bits, determines all that is random in the run.
+
+        Raises:
+          ArgumentError: if the seed is out of range.
+        """
+        key = random.key(seed)
+        weights = jax.tree.map(jnp.asarray, self._client_work.initial_weights(random.derive(key, "model")))
+        return LearningState(
+            key=key,
+            round_number=np.int32(0),
+            weights=weights,
+            distributor=self._distributor.initialize(weights),
+            client_work=self._client_work.initialize(weights),
+            aggregator=self._aggregator.initialize(weights),
+            finalizer=self._finalizer.initialize(weights),
+        )
+
+    def next(
+        self, state: LearningState, cohort: Sequence[Any], *, per_client_traffic: bool = False
+    ) -> tuple[LearningState, RoundResult]:
+        """Runs a round.
+
+        Args:
+          state: of the previous round; it is not changed.
+          cohort: each client's batches, such as `BatchedClientData.sample` gives.
+          per_client_traffic: whether `result.traffic.clients` tells each client's bytes.
+
+        Raises:
+          ArgumentError: if the cohort is empty or holds a client twice, or its batches are not of one type.
+        """
+        key = random.derive(np.asarray(state.key), "round", int(state.round_number))
+        parts = state[2:]
+        computation = self.computation(state, batch_type(cohort))
+        run = computation.run(parts, list(cohort), key=key, engine=self._engine, per_client_traffic=per_client_traffic)
+        parts, sums, left_out = run.result
+        result = RoundResult(self._client_work.finalize_metrics(sums), run.traffic, len(cohort), int(left_out))
+        return LearningState(state.key, np.int32(state.round_number + 1), *parts), result
+
+    def computation(self, state: LearningState, batches: SequenceType) -> Computation:
+        """The round as a federated computation, built once for each type of batch."""
+        parts_type = member_type(state[2:])
+        key = (parts_type, batches)
+        if key not in self._computations:
+            self._computations[key] = self._build(parts_type, batches)
+        return self._computations[key]
+
+    def model_weights(self, state: LearningState) -> Weights:
+        """The server's model."""
+        return state.weights
+
+    def with_model_weights(self, state: LearningState, weights: Weights) -> LearningState:
+        """The state with another model, everything else as it is.
+
+        Raises:
+          ArgumentError: if the weights are not of the model's structure, shapes and dtypes.
+        """
+        expected, found = member_type(state.weights), member_type(weights)
+        if found != expected:
+            raise ArgumentError(f"weights must be {expected}, got {found}")
+        return state._replace(weights=jax.tree.map(jnp.asarray, weights))
+
+    def _build(self, parts_type: Any, batches: SequenceType) -> Computation:
+        @federated_computation(at_server(parts_type), at_clients(batches))
+        def federated_round(parts: Any, data: Any) -> Any:
+            weights, distributor, client_work, aggregator, finalizer = parts
+            distributor, received = self._distributor.next(distributor, weights)
+            client_work, result = self._client_work.next(client_work, received, data)
+            aggregator, mean = self._aggregator.next(aggregator, result.update, result.weight)
+            sums = federated_sum(result.metrics, label="metrics", kind="metrics")
+            finalizer, weights = self._finalizer.next(finalizer, weights, mean.update)
+            return (weights, distributor, client_work, aggregator, finalizer), sums, mean.left_out
+
+        return federated_round
+
+
+def compose(
+    distributor: Distributor,
+    client_work: ClientWork,
+    aggregator: Aggregator,
+    finalizer: Finalizer,
+    *,
+    engine: Engine | None = None,
+) -> LearningProcess:
+    """A learning process of four parts.
+
+    Args:
+      distributor: brings the model to the clients, such as `encoded_broadcast()`.
+      client_work: what clients do, such as `local_training(model, optimizer)`.
+      aggregator: brings updates back, such as `encoded_mean()`.
+      finalizer: applies them, such as `server_optimizer(optimizer)`.
+      engine: where clients run; None is `engines.local()`.
+
+    Raises:
+      ArgumentTypeError: if a part is of another kind.
+    """
+    for name, part, kind in (
+        ("distributor", distributor, Distributor),
+        ("client_work", client_work, ClientWork),
+        ("aggregator", aggregator, Aggregator),
+        ("finalizer", finalizer, Finalizer),
+    ):
+        if not isinstance(part, kind):
+            raise ArgumentTypeError(
+                f"{name} must be a learning.{kind.__name__}, got {part!r:.60} of type {type(part).__name__}"
+            )
+    return LearningProcess(distributor, client_work, aggregator, finalizer, engine or engines.local())
+
+
+def batch_type(cohort: Sequence[Any]) -> SequenceType:
+    """The type of a cohort's batches.
+
+    Raises:
+      ArgumentError: if the cohort is empty or its clients' batches differ.
+    """
+    if not cohort:
+        raise ArgumentError(
+            "cohort must hold at least one client, got none; sample some, as in clients.sample(10, ...)"
+        )
+    types: dict[SequenceType, str] = {}
+    for client in cohort:
+        if not hasattr(client, "batch_spec"):
+            raise ArgumentTypeError(
+                f"each item of the cohort must be a client's batches, with a batch_spec, got {type(client).__name__}; "
+                "make them with ClientData.batched(...).sample(...)"
+            )
+        types.setdefault(SequenceOf(client.batch_spec), client.client_id)
+    if len(types) > 1:
+        raise ArgumentError(
+            "all clients' batches must be of one type, got "
+            + " and ".join(f"{type_} from {client_id!r}" for type_, client_id in types.items())
+        )
+    return next(iter(types))

@@ -1,0 +1,85 @@
+"""The model record and the built-in models."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from laconic import codecs, learning
+from laconic.errors import ArgumentError, ArgumentTypeError
+
+
+def test_the_tutorial_s_cnn_has_the_tutorial_s_tensors():
+    """Eight tensors, 1,663,370 weights, in the tutorial's shapes."""
+    weights = learning.models.fedavg_cnn().init(codecs.random.key(0))
+    shapes = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in
+              jax.tree_util.tree_leaves_with_path(weights)}  # fmt: skip
+    assert shapes == {
+        "conv1/kernel": (5, 5, 1, 32),
+        "conv1/bias": (32,),
+        "conv2/kernel": (5, 5, 32, 64),
+        "conv2/bias": (64,),
+        "dense1/kernel": (3136, 512),
+        "dense1/bias": (512,),
+        "dense2/kernel": (512, 10),
+        "dense2/bias": (10,),
+    }
+    assert sum(leaf.size for leaf in jax.tree.leaves(weights)) == 1_663_370
+
+
+def test_the_cnn_takes_images_with_and_without_a_channel():
+    """Both layouts of the same image give the same logits."""
+    model = learning.models.fedavg_cnn(num_classes=4)
+    weights = model.init(codecs.random.key(1))
+    images = np.random.default_rng(0).random((2, 28, 28), np.float32)
+    logits = model.predict(weights, images)
+    assert logits.shape == (2, 4)
+    np.testing.assert_array_equal(logits, model.predict(weights, images[..., None]))
+
+
+def test_the_cnn_pools_as_max_pooling_does():
+    """Reshape and max, before ReLU, are what `reduce_window` gives after it."""
+    from laconic.learning.models import _pooled_relu
+
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 8, 6, 3)), jnp.float32)
+    window = (1, 2, 2, 1)
+    expected = jax.lax.reduce_window(jax.nn.relu(x), -jnp.inf, jax.lax.max, window, window, "VALID")
+    np.testing.assert_array_equal(_pooled_relu(x), expected)
+
+
+def test_initial_weights_follow_the_seed():
+    """The same key gives the same weights, another key others; kernels have Glorot's spread."""
+    init = learning.models.perceptron(300, (200,), 10).init
+    first, again, other = (init(codecs.random.key(seed))["dense1"]["kernel"] for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert float(jnp.std(first)) == pytest.approx(np.sqrt(2 / (300 + 200)), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: learning.models.fedavg_cnn(1), ArgumentError),
+        (lambda: learning.models.fedavg_cnn(10.0), ArgumentTypeError),
+        (lambda: learning.models.perceptron(0), ArgumentError),
+        (lambda: learning.models.perceptron(4, (3, -1)), ArgumentError),
+    ],
+)
+def test_sizes_are_checked(make, error):
+    """A model without inputs, units or classes to tell apart is refused."""
+    with pytest.raises(error, match="must be"):
+        make()
+
+
+def test_a_padded_row_counts_for_nothing():
+    """A metric's sums do not change with what is behind the mask, even NaN."""
+    metric = learning.mean_metric(lambda outputs, labels: outputs[:, 0] * labels)
+    mask = jnp.array([1.0, 1.0, 0.0])
+    sums = metric.sums(jnp.array([[1.0], [2.0], [jnp.nan]]), jnp.array([1.0, 3.0, 5.0]), mask)
+    assert metric.finalize(sums) == pytest.approx(3.5)
+
+
+def test_a_mean_of_nothing_is_nan():
+    """No examples, no mean."""
+    metric = learning.accuracy()
+    assert np.isnan(metric.finalize(metric.sums(jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32), jnp.zeros(2))))

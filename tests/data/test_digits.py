@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
+from sklearn import datasets
 
 from laconic import data
 from laconic.errors import ArgumentError, MissingExtraError
-
-datasets = pytest.importorskip("sklearn.datasets")
 
 
 def all_digits(size=8, **options):

@@ -169,8 +169,6 @@ def test_callers_at_the_same_time(server):
 @pytest.mark.parametrize("has_rich", [True, False])
 def test_progress(has_rich, capsys, monkeypatch):
     """Long transfers show how far they are, with rich or in plain lines, on stderr; short ones say nothing."""
-    if has_rich:
-        pytest.importorskip("rich")
     monkeypatch.setattr(_progress.importlib.util, "find_spec", lambda _: has_rich or None)
     with _progress.progress("downloading it", 20_000_000, 4_000_000) as report:
         for now in range(5_000_000, 21_000_000, 1_000_000):

@@ -4,15 +4,12 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given
 from hypothesis import strategies as st
 
 from laconic.data._example_proto import parse_example
 from laconic.errors import DataError
-
-descriptor_pb2 = pytest.importorskip("google.protobuf.descriptor_pb2")
-descriptor_pool = pytest.importorskip("google.protobuf.descriptor_pool")
-message_factory = pytest.importorskip("google.protobuf.message_factory")
 
 Field = descriptor_pb2.FieldDescriptorProto
 

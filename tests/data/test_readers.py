@@ -1,6 +1,7 @@
 """The readers of files: the same images whatever the format, and one sentence for whatever is wrong."""
 
 import json
+import lzma
 import pickle
 import random
 import sqlite3
@@ -8,6 +9,7 @@ import threading
 import zlib
 from contextlib import closing
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -279,13 +281,11 @@ def test_malformed_tff_files(statement, reason, files):
 
 def packed(fields):
     """A FedJAX blob of anything."""
-    msgpack = pytest.importorskip("msgpack")
     return zlib.compress(msgpack.packb(fields))
 
 
 def array(*content, code=1):
     """A msgpack extension that claims to be an array."""
-    msgpack = pytest.importorskip("msgpack")
     return msgpack.ExtType(code, msgpack.packb(content))
 
 
@@ -401,7 +401,6 @@ def test_damaged_archives_leave_nothing(files, cache_directory):
 
 def test_archives_of_something_else(tmp_path):
     """An archive that holds no SQLite file is refused."""
-    lzma = pytest.importorskip("lzma")
     (tmp_path / "letter.lzma").write_bytes(lzma.compress(b"Dear reader"))
     with pytest.raises(DataError, match=r"letter.lzma is damaged .*it does not hold a SQLite file"):
         data.load(tmp_path / "letter.lzma")

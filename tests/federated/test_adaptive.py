@@ -105,3 +105,29 @@ def test_the_broadcast_s_next_state_can_be_used_at_once():
         return total, federated_map(lambda s: 2 * s[0]["self"], state)
 
     assert doubled(4 * X, STATE, [np.float32(1)])[1] == 8
+
+
+@codecs.register
+@dataclasses.dataclass(frozen=True)
+class Scaled(codecs.Stage):
+    """Divides by a constant array, of which encoders and decoders are told."""
+
+    name: ClassVar[str] = "test.scaled"
+
+    def parameters(self, state):
+        return {"scale": jnp.float32(4)}, {"scale": jnp.float32(4)}
+
+    def encode(self, key, x, parameters):
+        return {"values": x / parameters["scale"]}
+
+    def decode(self, encoded, parameters, *, num_summands, spec):
+        return encoded["values"] * parameters["scale"]
+
+
+def test_parameters_without_state_travel_too():
+    """A codec that has parameters but keeps no state needs none, and what encoders are told is counted."""
+    codec = codecs.chain(Scaled())
+    total = federated_computation(at_clients(X))(lambda x: federated_sum(x, codec=codec))
+    run = total.run([X, X])
+    np.testing.assert_allclose(run.result, 2 * X)
+    assert run.traffic.by("direction", "kind")["broadcast", "side_information"] == 2 * 4

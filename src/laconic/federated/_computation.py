@@ -130,11 +130,10 @@ class Computation:
         received, next_states, parameters, sent = phase.downlink.send(
             [env[node.inputs[0]] for node in phase.broadcasts],
             [_codec_state(node, env) for node in phase.broadcasts],
-            [state for node, state in zip(phase.aggregates, aggregate_states, strict=True) if len(node.inputs) == 2],
+            aggregate_states,
             random.derive(key, "broadcast", index),
         )
         env.update(zip(phase.broadcasts, received, strict=True))
-        told = iter(parameters)
         client_pass = ClientPass(
             given=phase.given,
             steps=phase.clients,
@@ -142,10 +141,7 @@ class Computation:
             kept=phase.kept,
             uplink=phase.uplink,
             received={node: value for node, value in env.items() if isinstance(node, Broadcast)},
-            parameters=[
-                next(told) if len(node.inputs) == 2 else node.codec.encode_parameters(state)
-                for node, state in zip(phase.aggregates, aggregate_states, strict=True)
-            ],
+            parameters=parameters,
             states=aggregate_states,
             key=key,
             index=index,

@@ -53,17 +53,14 @@ class Downlink:
 
     def __init__(self, broadcasts: Sequence[Broadcast], aggregates: Sequence[Aggregate]):
         self._broadcasts = tuple(broadcasts)
-        self._adaptive = tuple(node for node in aggregates if len(node.inputs) == 2)
-        parameters = [node.codec.encode_parameters(node.codec.initial_state()) for node in self._adaptive]
+        self._aggregates = tuple(aggregates)
+        parameters = [
+            _Item(f"{node.label} parameters", "side_information", bind(identity(), tree))
+            for node in aggregates
+            for tree in [node.codec.encode_parameters(node.codec.initial_state())]
+        ]
         self._message = Message(
-            "broadcast",
-            [
-                *(_Item(node.label, node.kind, node.codec) for node in broadcasts),
-                *(
-                    _Item(f"{node.label} parameters", "side_information", bind(identity(), tree))
-                    for node, tree in zip(self._adaptive, parameters, strict=True)
-                ),
-            ],
+            "broadcast", [*(_Item(node.label, node.kind, node.codec) for node in broadcasts), *parameters]
         )
 
     def send(
@@ -74,22 +71,23 @@ class Downlink:
         Args:
           values: one for each broadcast.
           states: each broadcast's codec state.
-          aggregate_states: each adaptive aggregate's codec state.
+          aggregate_states: each aggregate's codec state.
           key: for stages that draw.
 
         Returns:
-          What clients receive for each broadcast; each broadcast's next codec state; each adaptive aggregate's encode
-          parameters as received; the traffic of one message.
+          What clients receive for each broadcast; each broadcast's next codec state; each aggregate's encode parameters
+          as received; the traffic of one message.
         """
-        if not self._message.codec.specs:
-            return list(values), list(states), [], []
         parameters = [
-            node.codec.encode_parameters(state) for node, state in zip(self._adaptive, aggregate_states, strict=True)
+            node.codec.encode_parameters(state) for node, state in zip(self._aggregates, aggregate_states, strict=True)
         ]
-        flat_states = [state for own in states for state in own]
-        flat_states += self._message.codec.initial_state()[len(flat_states) :]
-        payload, next_states = self._message.codec.encode((*values, *parameters), key=key, state=flat_states)
-        received = self._message.codec.decode(payload)
+        codec = self._message.codec
+        if not codec.specs:
+            return list(values), list(states), parameters, []
+        flat_states = [each for own in states for each in own]
+        flat_states += codec.initial_state()[len(flat_states) :]
+        payload, next_states = codec.encode((*values, *parameters), key=key, state=flat_states)
+        received = codec.decode(payload)
         split = iter(next_states)
         new_states = [[next(split) for _ in state] for state in states]
         count = len(self._broadcasts)

@@ -265,7 +265,7 @@ def _bound(codec: CodecFor | None, node: Node, label: str) -> Any:
 def _with_state(node: Node, state: Any, bound: Any, intrinsic: str) -> tuple[Node, ...]:
     initial = bound.initial_state()
     if state is None:
-        if any(codec.is_adaptive for codec in bound.codecs):
+        if jax.tree.leaves(initial):
             raise ArgumentError(f"{intrinsic} got an adaptive codec, which needs state=, a value at SERVER")
         return (node,)
     state_node = node_of(state, intrinsic, SERVER)

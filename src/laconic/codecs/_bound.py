@@ -268,7 +268,7 @@ class BoundCodec:
             key = np.zeros(2, np.uint32)
         elif getattr(key, "dtype", None) != np.uint32 or key.shape != (2,):
             raise ArgumentTypeError(f"key must be uint32[2], as codecs.random.key(seed) makes it, got {key!r:.60}")
-        keys = list(random.derive_each(key, len(self.specs)))
+        keys = list(random.derive_each(key, len(self.specs))) if self.is_stochastic else [key] * len(self.specs)
         with self._precision():
             arrays, reports, finite = self._jit_encode(keys, self._checked_leaves(tree), parameters)
         for spec in _failing(self.specs, finite):

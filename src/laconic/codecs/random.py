@@ -7,8 +7,8 @@ generator is part of Laconic's wire format and not borrowed: Salmon et al., "Par
 A *key* is a `uint32[2]`. `derive` makes a key for each round, client, tensor and stage from the run's key, so that
 no two draws of a run share a stream. Drawing and deriving encipher different counters, so one key may serve for both.
 
-Written in plain additions, rotations and exclusive ors, XLA vectorises it: 1.6 million words take about 1.2 ms on two
-CPU cores, where `jax.random.bits` takes 20 ms (benchmarks/codecs/primitives.py).
+Written in plain additions, rotations and exclusive ors, XLA vectorises it: it is several times as fast on CPU as
+`jax.random.bits` (benchmarks/codecs/primitives.py).
 """
 
 import hashlib

@@ -6,8 +6,9 @@ while XLA and zlib run.
 """
 
 import collections
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -26,7 +27,9 @@ class LocalEngine:
 
     def run(self, client_pass: ClientPass, clients: Sequence[Client]) -> PassResult:
         """Runs the pass for all clients; at most two outputs for each worker are held at a time."""
-        return client_pass.reduce(ordered_map(client_pass.run_client, clients, self.workers))
+        # Closed, so that no worker goes on after an error in the reduction.
+        with contextlib.closing(ordered_map(client_pass.run_client, clients, self.workers)) as outputs:
+            return client_pass.reduce(outputs)
 
     def __repr__(self) -> str:
         return f"engines.local(workers={self.workers})"
@@ -48,7 +51,7 @@ def local(workers: int | None = None) -> LocalEngine:
     return LocalEngine(workers)
 
 
-def ordered_map(function: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
+def ordered_map(function: Callable[[A], B], items: Iterable[A], workers: int) -> Generator[B, None, None]:
     """Like `map`, in threads, results in order; no more than `2 * workers` are running or waiting to be taken."""
     if workers == 1:
         yield from map(function, items)

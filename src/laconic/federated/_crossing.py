@@ -107,7 +107,7 @@ class Uplink:
         return self._message.codec.is_stochastic
 
     def send(
-        self, values: Sequence[Any], parameters: Sequence[Any], states: Sequence[Any], key: Key
+        self, values: Sequence[Any], parameters: Sequence[Any], states: Sequence[Any], key: Key | None
     ) -> tuple[list[Contribution], Payload]:
         """One client's message: encoded as the client does, then decoded as the server does, as far as before the sum.
 
@@ -115,7 +115,7 @@ class Uplink:
           values: one for each aggregate.
           parameters: each aggregate's encode parameters.
           states: each aggregate's codec state, at the server.
-          key: of this client and round alone.
+          key: of this client and round alone; None where no stage draws.
 
         Returns:
           A contribution for each aggregate, and the payload.

@@ -4,7 +4,9 @@ Element-wise work on whole models is bound by memory: compiled apart, each funct
 one.
 """
 
+import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -71,4 +73,39 @@ def _fused(group: tuple[Map, ...], users: Sequence[Node], results: Sequence[Node
             env[node] = node.run(*(env[below] for below in node.inputs))
         return tuple(env[node] for node in outputs)
 
-    return Step(jax.jit(run), inputs, outputs)
+    owned = [node for node in inputs if isinstance(node, Map) and node.is_fold and node not in used_outside]
+    return Step(_compiled(run, inputs, outputs, owned), inputs, outputs)
+
+
+def _compiled(
+    run: Callable[..., Any], inputs: Sequence[Node], outputs: Sequence[Node], owned: Sequence[Node]
+) -> Callable[..., Any]:
+    """Compiles `run`; outputs take the buffers of what nobody else uses, a fold's last carry.
+
+    A fresh buffer of a model's size costs more than the arithmetic that fills it: the system clears its pages.
+    """
+    wanted = collections.Counter(_key(leaf) for node in outputs for leaf in node.type.member.leaves)
+    donated: list[bool] = []
+    for node in inputs:
+        for leaf in node.type.member.leaves:
+            is_usable = node in owned and wanted[_key(leaf)] > 0
+            wanted[_key(leaf)] -= is_usable
+            donated.append(is_usable)
+
+    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
+    def flat(given_up: list[Any], kept: list[Any], structure: Any) -> Any:
+        split = {True: iter(given_up), False: iter(kept)}
+        return run(*jax.tree.unflatten(structure, [next(split[each]) for each in donated]))
+
+    def call(*values: Any) -> Any:
+        leaves, structure = jax.tree.flatten(values)
+        parts: dict[bool, list[Any]] = {True: [], False: []}
+        for leaf, is_donated in zip(leaves, donated, strict=True):
+            parts[is_donated].append(leaf)
+        return flat(parts[True], parts[False], structure)
+
+    return call
+
+
+def _key(leaf: Any) -> tuple[tuple[int, ...], Any]:
+    return leaf.shape, leaf.dtype

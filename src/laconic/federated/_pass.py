@@ -110,7 +110,9 @@ class ClientPass:
             sent: list[Contribution] = []
             payload = None
             if self._aggregates:
-                key = random.derive(self._key, "aggregate", self._index, client.id)
+                key = None
+                if self._uplink.is_stochastic:
+                    key = random.derive(self._key, "aggregate", self._index, client.id)
                 outgoing = [values[node.inputs[0]] for node in self._aggregates]
                 sent, payload = self._uplink.send(outgoing, self._parameters, self._states, key)
             return ClientOutput(client.id, sent, payload, [values[node] for node in self._kept])

@@ -1,0 +1,1 @@
+"""Measurements. Each module is a command that writes its results beside it; see docs/benchmarks.md."""

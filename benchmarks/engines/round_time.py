@@ -1,0 +1,124 @@
+"""A round's time against the bare loop of its training steps, in fp32 and with 8 bits both ways, in one run.
+
+    python -m benchmarks.engines.round_time [--rounds 30] [--workers 2] [--data PATH]
+
+The bare loop is the least that any engine can do: the same threads, the same batches already in memory, jitted steps
+with donated buffers, and nothing else: no metrics, no mean, no traffic. The three run in turn in each repetition, so
+that a change of the machine's speed touches all of them; a ratio is the median of each repetition's.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks import _report
+from laconic import codecs, data, engines, learning
+
+RATE = 0.1
+BASES = ("bare loop", "fp32")
+RESULTS = Path(__file__).parent / "results"
+
+
+def bare_loop(model: learning.Model, weights: Any, workers: int) -> Callable[[Sequence[Any]], None]:
+    """A function that trains each client of a cohort from `weights`."""
+    optimizer = optax.sgd(RATE)
+
+    def step(carry: Any, batch: Any) -> Any:
+        weights, state = carry
+
+        def loss(weights: Any) -> Any:
+            losses = model.loss(model.predict(weights, batch.x), batch.y)
+            return (losses * batch.mask).sum() / batch.mask.sum()
+
+        steps, state = optimizer.update(jax.grad(loss)(weights), state, weights)
+        return optax.apply_updates(weights, steps), state
+
+    compiled = jax.jit(step, donate_argnums=0)
+    start = jax.jit(lambda weights: (jax.tree.map(jnp.copy, weights), optimizer.init(weights)))
+
+    def train(batches: Sequence[Any]) -> None:
+        carry = start(weights)
+        for batch in batches:
+            carry = compiled(carry, batch)
+        jax.block_until_ready(carry)
+
+    def run(cohort: Sequence[Any]) -> None:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(train, cohort))
+
+    return run
+
+
+def measure(train: data.ClientData, rounds: int, workers: int) -> dict[str, list[float]]:
+    """Seconds of each round, by name."""
+    model = learning.models.fedavg_cnn()
+    batched = train.batched(20, shuffle=True)
+
+    def codec_for(spec: codecs.TensorSpec) -> codecs.Codec:
+        return codecs.uniform_quantization(8) if spec.size > 10_000 else codecs.identity()
+
+    def process_of(codec: Any) -> learning.LearningProcess:
+        return learning.fed_avg(
+            model,
+            optax.sgd(RATE),
+            distributor=learning.encoded_broadcast(codec),
+            aggregator=learning.encoded_mean(codec),
+            engine=engines.local(workers),
+        )
+
+    processes = {"fp32": process_of(None), "8 bit": process_of(codec_for)}
+    state = processes["fp32"].initialize(seed=0)
+    bare = bare_loop(model, state.weights, workers)
+    seconds: dict[str, list[float]] = {"bare loop": [], **{name: [] for name in processes}}
+    for round_number in range(rounds + 2):
+        cohort = batched.sample(10, seed=0, round_number=round_number)
+        ready = [list(client) for client in cohort]
+        runs: dict[str, Callable[[], Any]] = {"bare loop": lambda ready=ready: bare(ready)}  # type: ignore[misc]
+        for name, process in processes.items():
+            runs[name] = lambda process=process, cohort=cohort: jax.block_until_ready(process.next(state, cohort)[0])  # type: ignore[misc]
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+    # The first rounds compile.
+    return {name: each[2:] for name, each in seconds.items()}
+
+
+def main() -> None:
+    """Measures, prints a table and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30, help="rounds to measure")
+    parser.add_argument("--workers", type=int, default=2, help="threads")
+    parser.add_argument("--data", type=Path, help="a data file; the embedded digits if left out")
+    arguments = parser.parse_args()
+    train, _ = data.load(arguments.data) if arguments.data else data.digits.load(num_clients=15)
+    seconds = measure(train, arguments.rounds, arguments.workers)
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    ratios = {
+        name: {base: statistics.median(a / b for a, b in zip(each, seconds[base], strict=True)) for base in BASES}
+        for name, each in seconds.items()
+    }
+    rows = [
+        (name, f"{median:.3f}", *(f"{ratios[name][base]:.3f}" for base in BASES)) for name, median in medians.items()
+    ]
+    text = _report.table(("a round of 10 clients", "median s", "/ bare loop", "/ fp32"), rows)
+    print(text)
+    _report.write(
+        RESULTS / "round_time.json",
+        {"rounds": arguments.rounds, "workers": arguments.workers,
+         "data": arguments.data.name if arguments.data else "digits",
+         "median_seconds": medians, "median_ratios": ratios, "seconds": seconds},
+    )  # fmt: skip
+    (RESULTS / "round_time.md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

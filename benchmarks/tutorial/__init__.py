@@ -1,0 +1,1 @@
+"""What the tutorial's training reaches."""

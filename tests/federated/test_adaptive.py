@@ -26,7 +26,7 @@ X = np.linspace(-1, 1, 8, dtype=np.float32)
 class LargestSeen(codecs.Stage):
     """Scales by the largest magnitude that any client reported in earlier rounds."""
 
-    name: ClassVar[str] = "test.largest_seen"
+    name: ClassVar[str] = "federated_test.largest_seen"
     merges: ClassVar = {"largest": codecs.Merge.MAX}
 
     @property
@@ -112,7 +112,7 @@ def test_the_broadcast_s_next_state_can_be_used_at_once():
 class Scaled(codecs.Stage):
     """Divides by a constant array, of which encoders and decoders are told."""
 
-    name: ClassVar[str] = "test.scaled"
+    name: ClassVar[str] = "federated_test.scaled"
 
     def parameters(self, state):
         return {"scale": jnp.float32(4)}, {"scale": jnp.float32(4)}

@@ -1,8 +1,7 @@
 """The engine for one machine's processors: client work in threads.
 
-Measured on 2 cores with the tutorial's CNN (benchmarks/engines): two threads, one client each, are about a third faster
-than one, since XLA's own threading leaves cores idle between and within a step's operations. Python's lock is free
-while XLA and zlib run.
+Two threads, one client each, are faster than one, since XLA's own threading leaves cores idle
+between and within a step's operations. Python's lock is free while XLA and zlib run.
 """
 
 import collections

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 
 from laconic.codecs import BoundCodec
-from laconic.errors import ArgumentError, PlacementError
+from laconic.errors import PlacementError
 from laconic.federated._traffic import Kind
-from laconic.federated._types import FederatedType, MemberType, Placement, member_type
+from laconic.federated._types import FederatedType, Placement, member_type
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,18 +25,18 @@ class Node:
     inputs: tuple["Node", ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Parameter(Node):
     """An argument of the computation."""
 
-    index: int = 0
+    index: int
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Constant(Node):
     """A value that is known when the computation is built."""
 
-    value: Any = None
+    value: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Map(Node):
     is_fold: bool = False
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Broadcast(Node):
     """From SERVER to CLIENTS. Inputs: the value and, if the codec is adaptive, its state.
 
@@ -67,12 +67,12 @@ class Broadcast(Node):
       kind: what it counts as in the traffic.
     """
 
-    codec: BoundCodec = None  # type: ignore[assignment]
-    label: str = ""
-    kind: Kind = "payload"
+    codec: BoundCodec
+    label: str
+    kind: Kind
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Aggregate(Node):
     """From CLIENTS to SERVER, one value each to one value. Inputs: the value and, if the codec is adaptive, its state.
 
@@ -83,10 +83,10 @@ class Aggregate(Node):
       kind: what it counts as in the traffic.
     """
 
-    codec: BoundCodec = None  # type: ignore[assignment]
-    reduction: "Reduction | None" = None
-    label: str = ""
-    kind: Kind = "payload"
+    codec: BoundCodec
+    reduction: "Reduction | None"
+    label: str
+    kind: Kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,9 +203,3 @@ def topological(results: list[Node]) -> list[Node]:
             stack.append((node, True))
             stack += [(below, False) for below in node.inputs if below not in ordered]
     return list(ordered)
-
-
-def checked_tensors(member: MemberType, intrinsic: str, type_: FederatedType) -> None:
-    """Raises unless the member is a tree of tensors."""
-    if member.is_sequence:
-        raise ArgumentError(f"{intrinsic} takes tensors, got the sequence {type_}")

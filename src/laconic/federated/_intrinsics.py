@@ -116,7 +116,9 @@ def federated_sum(
     node = _summable(value, "federated_sum")
     bound = _bound(codec, node, label)
     inputs = _with_state(node, state, bound, "federated_sum")
-    total = Aggregate(FederatedType(node.type.member, SERVER), inputs, codec=bound, label=label, kind=kind)
+    total = Aggregate(
+        FederatedType(node.type.member, SERVER), inputs, codec=bound, reduction=None, label=label, kind=kind
+    )
     return Value(total) if state is None else (Value(total), _next_state(total, state))
 
 
@@ -291,7 +293,7 @@ def _map_work(work: ClientWork, nodes: list[Node], sequences: list[int]) -> Node
             f"{', '.join(str(node.type) for node in nodes)}"
         )
     (at,) = sequences
-    element = nodes[at].type.member.leaves[0].element  # type: ignore[union-attr]
+    element = nodes[at].type.member.element
     others = [node for i, node in enumerate(nodes) if i != at]
     with _explained("client work", [node.type.member for node in nodes]):
         carry, result = work.types(element, [node.type.member.structs for node in others])

@@ -14,7 +14,7 @@ from laconic.federated._crossing import Uplink, times
 from laconic.federated._fusion import Step
 from laconic.federated._graph import Aggregate, ClientKey, Constant, Node, Parameter
 from laconic.federated._traffic import TrafficEntry
-from laconic.federated._types import MemberType, SequenceType, member_type
+from laconic.federated._types import MemberType, member_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +159,8 @@ class ClientPass:
 
 def _argument(node: Parameter, value: Any) -> Any:
     """A client's argument; a sequence's elements are checked as they come, or a wrong shape would compile anew."""
-    leaf = node.type.member.leaves[0] if node.type.member.leaves else None
-    return _checked_elements(value, leaf.element) if isinstance(leaf, SequenceType) else value
+    member = node.type.member
+    return _checked_elements(value, member.element) if member.is_sequence else value
 
 
 def _checked_elements(elements: Iterable[Any], expected: MemberType) -> Iterator[Any]:

@@ -50,6 +50,13 @@ class MemberType:
         return any(isinstance(leaf, SequenceType) for leaf in self.leaves)
 
     @property
+    def element(self) -> "MemberType":
+        """The type of a sequence's elements."""
+        (sequence,) = self.leaves
+        assert isinstance(sequence, SequenceType)
+        return sequence.element
+
+    @property
     def structs(self) -> Any:
         """The tree with a `jax.ShapeDtypeStruct` for each tensor."""
         return jax.tree.unflatten(self.structure, [leaf.struct for leaf in self.leaves])  # type: ignore[union-attr]

@@ -85,7 +85,7 @@ def local_training(
         )
 
     def next_(state: Value, received: Value, data: Value) -> tuple[Value, Value]:
-        batch = data.type.member.leaves[0].element.structs  # type: ignore[union-attr]
+        batch = data.type.member.element.structs
 
         def init(weights: Weights, key: Key) -> _Carry:
             sums = zero_sums(model, weights, batch)

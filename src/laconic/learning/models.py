@@ -89,8 +89,8 @@ def _convolution(x: Float[Array, "n h w c"], layer: Weights) -> Float[Array, "n 
 
 
 def _pooled_relu(x: Float[Array, "n h w c"]) -> Float[Array, "n h/2 w/2 c"]:
-    # Reshape and max, not reduce_window, whose gradient is slow on CPU: the whole step is 1.5 times faster. ReLU
-    # commutes with the maximum and costs a quarter after it.
+    # Reshape and max, not reduce_window, whose gradient is slow on CPU. ReLU commutes with the maximum and costs a
+    # quarter after it.
     n, height, width, channels = x.shape
     return jax.nn.relu(x.reshape(n, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4)))
 

@@ -40,11 +40,12 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Minutes to hours, on a quiet machine; results go to benchmarks/*/results.
+# A quarter of an hour on a quiet machine; results go to benchmarks/*/results. DATA is any data file.
+DATA ?= ../shared/data/femnist_digits.npz
 bench: setup
-	$(BIN)/python -m benchmarks.engines.round_time
+	$(BIN)/python -m benchmarks.engines.round_time --data $(DATA)
 	$(BIN)/python -m benchmarks.codecs.primitives
-	$(BIN)/python -m benchmarks.tutorial.accuracy
+	$(BIN)/python -m benchmarks.tutorial.accuracy --data $(DATA)
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -268,8 +268,14 @@ def test_client_work_is_checked():
         build(at_clients(jnp.float32))(lambda data: federated_map(work, data))
     with pytest.raises(PlacementError, match=r"cannot be mapped over the sequence \{float32\*\}@CLIENTS"):
         build(at_clients(SequenceOf(jnp.float32)))(lambda data: federated_map(jnp.negative, data))
-    with pytest.raises(PlacementError, match="only tensors travel between SERVER and CLIENTS, got the sequence"):
+    with pytest.raises(PlacementError, match=r"federated_sum takes tensors, got the sequence \{float32\*\}"):
         build(at_clients(SequenceOf(jnp.float32)))(lambda data: federated_sum(data))
+    with pytest.raises(PlacementError, match="federated_mean takes tensors, got the sequence"):
+        build(at_clients(SequenceOf(jnp.float32)))(lambda data: federated_mean(data))
+    with pytest.raises(PlacementError, match=r"a weight of one number, got \{float32\*\}@CLIENTS"):
+        build(at_clients(jnp.float32), at_clients(SequenceOf(jnp.float32)))(lambda x, data: federated_mean(x, data))
+    with pytest.raises(PlacementError, match="only tensors travel between SERVER and CLIENTS, got the sequence"):
+        build(at_clients(SequenceOf(jnp.float32)))(lambda data: federated_min(data))
 
 
 def test_parameters_need_types():

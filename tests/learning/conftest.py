@@ -1,8 +1,5 @@
 """Small models and clients."""
 
-from collections.abc import Iterator
-
-import jax
 import numpy as np
 import pytest
 
@@ -33,10 +30,3 @@ def clients() -> data.ClientData:
 def model() -> learning.Model:
     """A perceptron with one hidden layer."""
     return learning.models.perceptron(FEATURES, (8,), CLASSES)
-
-
-@pytest.fixture
-def no_leaks() -> Iterator[None]:
-    """Fails where a traced value escapes."""
-    with jax.checking_leaks():
-        yield

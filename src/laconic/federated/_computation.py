@@ -264,9 +264,9 @@ def _codec_state(node: Broadcast | Aggregate, env: dict[Node, Any]) -> Any:
 
 
 def _checked(parameter: Parameter, argument: Any, whose: str) -> Any:
-    expected = parameter.type.member.leaves
+    expected = parameter.type.member.tensors
     if len(expected) == 1 and isinstance(argument, (int, float)) and not isinstance(argument, bool):
-        argument = np.asarray(argument, expected[0].dtype)  # type: ignore[union-attr]  # as JAX reads a Python number
+        argument = np.asarray(argument, expected[0].dtype)  # as JAX reads a Python number
     found = member_type(argument)
     if found != parameter.type.member:
         raise ArgumentError(f"argument {parameter.index}{whose} must be {parameter.type.member}, got {found}")

@@ -27,7 +27,6 @@ class Message:
 
     def __init__(self, direction: Direction, items: Sequence[_Item]):
         self._direction = direction
-        self._items = tuple(items)
         trees = tuple(_tree(item.codec, [_labelled(spec, item.label) for spec in item.codec.specs]) for item in items)
         choice = tuple(_tree(item.codec, item.codec.codecs) for item in items)
         self.codec = bind(choice, trees)

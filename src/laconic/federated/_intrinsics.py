@@ -147,8 +147,8 @@ def federated_mean(
         scalar.
     """
     node = _summable(value, "federated_mean")
-    for leaf in node.type.member.leaves:
-        if not leaf.is_float:  # type: ignore[union-attr]
+    for tensor in node.type.member.tensors:
+        if not tensor.is_float:
             raise PlacementError(f"federated_mean takes floating-point tensors, got {node.type}")
     if weight is None:
         summed = federated_sum(Value(node), codec=codec, state=state, label=label)
@@ -156,8 +156,8 @@ def federated_mean(
         count = Value(Count(FederatedType(member_type(jnp.float32), SERVER), (total._node,)))
     else:
         weight_node = node_of(weight, "federated_mean", CLIENTS)
-        leaves = weight_node.type.member.leaves
-        if len(leaves) != 1 or leaves[0].shape or leaves[0].dtype.kind not in "uif":  # type: ignore[union-attr]
+        tensors = weight_node.type.member.tensors
+        if len(tensors) != 1 or tensors[0].shape or tensors[0].dtype.kind not in "uif":
             raise PlacementError(f"federated_mean takes a weight of one number, got {weight_node.type}")
         weighted = federated_map(_scale, (Value(node), Value(weight_node)))
         summed = federated_sum(weighted, codec=codec, state=state, label=label)
@@ -249,7 +249,9 @@ def _reduced(
 
 def _summable(value: Any, intrinsic: str) -> Node:
     node = node_of(value, intrinsic, CLIENTS)
-    if any(getattr(leaf, "dtype", None) == np.bool_ for leaf in node.type.member.leaves):
+    if node.type.member.is_sequence:
+        raise PlacementError(f"{intrinsic} takes tensors, got the sequence {node.type}")
+    if any(tensor.dtype == np.bool_ for tensor in node.type.member.tensors):
         raise PlacementError(f"{intrinsic} takes numbers, got {node.type}; convert truth values to int32 first")
     return node
 

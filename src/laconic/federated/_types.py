@@ -57,9 +57,14 @@ class MemberType:
         return sequence.element
 
     @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """The specs of a tree of tensors; none for a sequence."""
+        return tuple(leaf for leaf in self.leaves if isinstance(leaf, TensorSpec))
+
+    @property
     def structs(self) -> Any:
         """The tree with a `jax.ShapeDtypeStruct` for each tensor."""
-        return jax.tree.unflatten(self.structure, [leaf.struct for leaf in self.leaves])  # type: ignore[union-attr]
+        return jax.tree.unflatten(self.structure, [tensor.struct for tensor in self.tensors])
 
     def __str__(self) -> str:
         return _notation(jax.tree.unflatten(self.structure, list(self.leaves)))

@@ -43,7 +43,7 @@ def test_stages_compose():
 
 
 def test_flags_of_compositions():
-    """A codec is lossless, commutes, draws, adapts if its stages do; unbiased if only its outermost stage is lossy."""
+    """A codec is lossless, commutes, draws, adapts if its stages do; unbiased if nothing lossy lies below what is not linear."""
     assert codecs.chain(Flatten(), Identity()).is_lossless
     assert not codecs.chain(Flatten(), Scale()).is_lossless
     assert codecs.chain(Flatten(), Scale()).commutes_with_sum
@@ -54,7 +54,8 @@ def test_flags_of_compositions():
     assert not codecs.chain(Flatten(), UniformQuantizer()).is_adaptive
     assert codecs.chain(UniformQuantizer(), Flatten()).is_unbiased
     assert not codecs.chain(Flatten(), UniformQuantizer(stochastic=False)).is_unbiased
-    assert not codecs.chain(Flatten(), UniformQuantizer()).is_unbiased
+    assert codecs.chain(Flatten(), UniformQuantizer()).is_unbiased
+    assert not codecs.chain(Square(), UniformQuantizer()).is_unbiased
 
 
 def test_each_stage_has_its_own_key():

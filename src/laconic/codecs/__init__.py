@@ -22,6 +22,7 @@ from laconic.codecs._factories import uniform_quantization as uniform_quantizati
 from laconic.codecs._gather import Contribution as Contribution
 from laconic.codecs._gather import Gather as Gather
 from laconic.codecs._layout import Payload as Payload
+from laconic.codecs._layout import SectionSize as SectionSize
 from laconic.codecs._layout import TensorSize as TensorSize
 from laconic.codecs._merging import Merge as Merge
 from laconic.codecs._registry import register as register
@@ -31,3 +32,5 @@ from laconic.codecs._stage import Stage as Stage
 from laconic.codecs._stages import Flatten as Flatten
 from laconic.codecs._stages import Identity as Identity
 from laconic.codecs._stages import UniformQuantizer as UniformQuantizer
+from laconic.codecs._units import Concatenate as Concatenate
+from laconic.codecs._units import Unit as Unit

@@ -3,23 +3,28 @@
 import contextlib
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import PyTreeDef
-from jaxtyping import Array, Bool
+from jaxtyping import Array
 
 from laconic.codecs import _description, _recursion, _wire, random
 from laconic.codecs._codec import Codec
+from laconic.codecs._compiled import Compiled, Encoded, with_coarseness
 from laconic.codecs._gather import Contribution, Gather, Summary
-from laconic.codecs._layout import Layout, Payload
+from laconic.codecs._layout import Layout, Payload, SectionSize, Unpacked
 from laconic.codecs._merging import fitted
+from laconic.codecs._search import find_coarseness
 from laconic.codecs._specs import TensorSpec, path_name, spec_of
 from laconic.codecs._stage import Stage, checked_arrays
+from laconic.codecs._units import units_of
 from laconic.codecs.random import Key
 from laconic.errors import ArgumentError, ArgumentTypeError, DecodeError, NonFiniteError
+
+T = TypeVar("T")
 
 
 class BoundCodec:
@@ -27,32 +32,37 @@ class BoundCodec:
 
     One to many (a server's broadcast): `encode` once, `decode` at each receiver. Many to one (clients' updates): each
     sender makes an `encode_contribution` with the `encode_parameters` it was told; the receiver's `gather` adds them
-    up, in the encoded domain as far as the stages commute with the sum. State stays with the one of the many.
+    up, in the encoded domain as far as the stages commute with the sum. State stays with the one of the many. Senders
+    whose codec `needs_client_state` each keep a memory, and `contribute`.
 
     Attributes:
       codecs: each tensor's codec.
       specs: each tensor's spec, in the tree's order.
       structure: how the tensors make a tree.
+      units: what is coded as one: a tensor, or several that are concatenated. States, parameters and memories are
+        lists with a tree of arrays for each.
       num_summand_arrays: arrays in a contribution that are added up.
       num_report_arrays: arrays in a contribution that adaptive stages report.
       is_stochastic: whether encoding needs a key.
+      needs_client_state: whether each sender must keep a memory.
     """
 
     def __init__(self, codecs: Sequence[Codec], specs: Sequence[TensorSpec], structure: PyTreeDef):
         self.codecs = tuple(codecs)
         self.specs = tuple(specs)
         self.structure = structure
-        self.is_stochastic = any(codec.is_stochastic for codec in self.codecs)
-        self._is_adaptive = any(codec.is_adaptive for codec in self.codecs)
+        self.units = units_of(self.codecs, self.specs)
+        self.is_stochastic = any(unit.codec.is_stochastic for unit in self.units)
+        self.needs_client_state = any(unit.codec.needs_client_state for unit in self.units)
+        self._shares_randomness = any(unit.codec.shares_randomness for unit in self.units)
+        self._is_searched = any(unit.codec.is_searched for unit in self.units)
+        self._is_adaptive = any(unit.codec.is_adaptive for unit in self.units)
         # Unsigned 32-bit integers too, since a sum of them outgrows JAX's signed ones.
         self._is_wide = any(spec.dtype.itemsize == 8 or spec.dtype == np.uint32 for spec in specs)
         with self._precision():
             self._build_state()
+            self._compiled = Compiled(self.units, self.specs, self._codec_specs)
             self._build_layouts()
-        self._jit_encode = jax.jit(self._encode_leaves)
-        self._jit_decode = jax.jit(self._decode_leaves, static_argnames="is_checked")
-        self._jit_before_sum = jax.jit(self._before_sum, static_argnames="is_checked")
-        self._jit_after_sum = jax.jit(self._after_sum)
 
     def static_size(self, *, described: bool = False) -> int | None:
         """Bytes of every one-to-many payload, or None where they depend on the values."""
@@ -61,11 +71,23 @@ class BoundCodec:
     # State, parameters and reports.
 
     def initial_state(self) -> list[Any]:
-        """The state before the first round: for each tensor a tree of arrays, without leaves if no stage adapts."""
+        """The receiver's state before the first round: trees without leaves if no stage adapts."""
         return self._initial_state
 
+    def initial_memory(self) -> list[Any]:
+        """What a sender remembers before its first contribution: trees without leaves if no stage remembers."""
+        return self._initial_memory
+
+    def initial_sender_state(self) -> list[Any]:
+        """The state of the sender of broadcasts before the first one: its stages' states and its memory."""
+        if not self.needs_client_state:
+            return self._initial_state
+        return [
+            {**state, "memory": memory} for state, memory in zip(self._initial_state, self._initial_memory, strict=True)
+        ]
+
     def encode_parameters(self, state: Any) -> list[Any]:
-        """What encoders must be told in this round: for each tensor a tree of arrays."""
+        """What encoders must be told in this round."""
         return self._parameters(state, 0)
 
     def _decode_parameters(self, state: Any) -> list[Any]:
@@ -76,7 +98,9 @@ class BoundCodec:
             return checked_arrays(stage, "parameter", stage.parameters(own)[which])
 
         with self._precision():
-            return [_recursion.map_stages(codec, of_stage, own) for codec, own in zip(self.codecs, state, strict=True)]
+            return [
+                _recursion.map_stages(unit.codec, of_stage, own) for unit, own in zip(self.units, state, strict=True)
+            ]
 
     # One to many.
 
@@ -88,19 +112,32 @@ class BoundCodec:
         Args:
           tree: of the structure, shapes and dtypes that the codec is bound to.
           key: `uint32[2]`; needed if a stage draws.
-          state: the adaptive stages' state; None for the initial one.
+          state: of the sender; None for the initial one.
           described: whether the payload says how to decode it. Where both ends have bound the same codec it need not.
 
         Raises:
-          ArgumentError: if the tree does not fit, or a key is needed.
+          ArgumentError: if the tree does not fit, a key is needed, values leave a stage's range, or decoding would
+            depend on what only one receiver remembers.
           ArgumentTypeError: if the key is not one, or a leaf is not an array.
           NonFiniteError: if a tensor holds NaN or infinity.
         """
-        state = self._initial_state if state is None else state
-        encoded, reports = self._encode(tree, key, self.encode_parameters(state))
-        payload = self._one_to_many.pack(encoded, _leaves_of_each(self._decode_parameters(state)), described=described)
-        merged = [merge([report]) for merge, report in zip(self._merges, jax.tree.leaves(reports), strict=True)]
-        return payload, self._next_state(state, merged)
+        for unit in self.units:
+            if unit.codec.has_receiver_memory:
+                raise ArgumentError(
+                    f"the codec of {unit.spec.name or 'the array'} ({unit.codec}) has a receiver that remembers, so it "
+                    "serves contributions to one receiver only; use encode_contribution or contribute, and gather"
+                )
+        state = self.initial_sender_state() if state is None else state
+        memory = [own.get("memory", first) for own, first in zip(state, self._initial_memory, strict=True)]
+        extras = _leaves_of_each(self._decode_parameters(state))
+        parameters = self.encode_parameters(state)
+        encoded, key = self._encode(tree, key, parameters, memory, self._one_to_many, extras)
+        payload = self._pack(self._one_to_many, encoded, extras, key, described=described)
+        merged = [merge([report]) for merge, report in zip(self._merges, jax.tree.leaves(encoded.reports), strict=True)]
+        next_state = self._next_state(state, merged, payload.unit_sizes, 1)
+        if self.needs_client_state:
+            next_state = [{**own, "memory": each} for own, each in zip(next_state, encoded.memory, strict=True)]
+        return payload, next_state
 
     def decode(self, payload: Any) -> Any:
         """The tree of JAX arrays from a one-to-many payload: from its bytes or, in the process that made it, itself.
@@ -109,21 +146,27 @@ class BoundCodec:
           DecodeError: if the bytes are damaged, were not made by this codec for these tensors, or decode to NaN or
             infinity.
         """
-        is_checked = isinstance(payload, Payload)
-        return jax.tree.unflatten(self.structure, self._decode(*self._one_to_many.unpack(payload), is_checked))
+        unpacked = self._one_to_many.unpack(payload)
+        return jax.tree.unflatten(self.structure, self._decode(unpacked, isinstance(payload, Payload)))
 
     def decode_sections(self, sections: _wire.Reader) -> list[Any]:
         """Like `decode`, from the sections alone, to a list of the tensors."""
-        return self._decode(*self._one_to_many.read(sections), False)
+        return self._decode(self._one_to_many.read(sections), False)
 
-    def _decode(self, encoded: Any, extras: Any, is_checked: bool) -> list[Any]:
+    def section_sizes(self, sections: _wire.Reader, *, is_contribution: bool) -> list[SectionSize]:
+        """What each section of a payload takes, without decoding it."""
+        return (self._many_to_one if is_contribution else self._one_to_many).section_sizes(sections)
+
+    def _decode(self, unpacked: Unpacked, is_checked: bool) -> list[Any]:
         with self._precision():
             parameters = [
                 jax.tree.unflatten(structure, extra)
-                for structure, extra in zip(self._parameter_structures, extras, strict=True)
+                for structure, extra in zip(self._parameter_structures, unpacked.extras, strict=True)
             ]
-            leaves, finite = self._jit_decode(encoded, parameters, is_checked=is_checked)
-        self._check_received(finite)
+            leaves, finite = self._compiled.decode(
+                self._keys(unpacked.key), unpacked.arrays, parameters, is_checked=is_checked
+            )
+        _check_received(self.specs, finite)
         return leaves
 
     # Many to one.
@@ -139,9 +182,22 @@ class BoundCodec:
           parameters: what `encode_parameters` gave; None for those of the initial state.
           described: whether the payload says how to decode it.
         """
+        if self.needs_client_state:
+            raise ArgumentError(
+                "the codec needs each sender to keep a memory; use contribute(tree, memory), with initial_memory() at "
+                "first, and keep what it gives back for the sender's next contribution"
+            )
+        return self.contribute(tree, self._initial_memory, key=key, parameters=parameters, described=described)[0]
+
+    def contribute(
+        self, tree: Any, memory: Any, *, key: Key | None = None, parameters: Any = None, described: bool = False
+    ) -> tuple[Payload, Any]:
+        """Like `encode_contribution`, by a sender with a memory; also gives the memory for its next contribution."""
         parameters = self.encode_parameters(self._initial_state) if parameters is None else parameters
-        encoded, reports = self._encode(tree, key, parameters)
-        return self._many_to_one.pack(encoded, _leaves_of_each(reports), described=described)
+        nothing: list[Any] = [[] for _ in self.units]
+        encoded, key = self._encode(tree, key, parameters, memory, self._many_to_one, nothing)
+        reports = _leaves_of_each(encoded.reports)
+        return self._pack(self._many_to_one, encoded, reports, key, described=described), encoded.memory
 
     def read_contribution(self, payload: Any, state: Any = None) -> Contribution:
         """Decodes a contribution as far as that must happen before the sum. Safe to call from several threads.
@@ -155,12 +211,16 @@ class BoundCodec:
             infinity.
         """
         parameters = self._decode_parameters(self._initial_state if state is None else state)
-        encoded, extras = self._many_to_one.unpack(payload)
+        unpacked = self._many_to_one.unpack(payload)
         with self._precision():
-            summands, finite = self._jit_before_sum(encoded, parameters, is_checked=isinstance(payload, Payload))
-        self._check_received(finite)
+            summands, finite = self._compiled.before_sum(
+                self._keys(unpacked.key), unpacked.arrays, parameters, is_checked=isinstance(payload, Payload)
+            )
+        _check_received([unit.spec for unit in self.units], finite)
         return Contribution(
-            [np.asarray(array) for array in jax.tree.leaves(summands)], [array for extra in extras for array in extra]
+            [np.asarray(array) for array in jax.tree.leaves(summands)],
+            [array for extra in unpacked.extras for array in extra],
+            unpacked.unit_sizes,
         )
 
     def gather(self, state: Any = None) -> Gather:
@@ -181,102 +241,126 @@ class BoundCodec:
         parameters = self._decode_parameters(state)
         with self._precision():
             tree = jax.tree.unflatten(self._summand_structure, sums)
-            decoded = self._jit_after_sum(tree, parameters, np.int32(summary.count))
+            decoded, state = self._compiled.after_sum(tree, parameters, np.int32(summary.count), state)
             leaves = [
                 leaf
                 if spec.is_float
                 else jnp.asarray(fitted(np.asarray(leaf), spec.dtype, f"{what} of {spec.name or 'the array'}"))
                 for leaf, spec in zip(decoded, self.specs, strict=True)
             ]
-        return jax.tree.unflatten(self.structure, leaves), self._next_state(state, summary.reports)
-
-    # The compiled halves.
-
-    def _encode_leaves(self, keys: Any, leaves: list[Any], parameters: Any) -> tuple[Any, Any, Array]:
-        arrays, reports = [], []
-        for codec, spec, key, leaf, own in zip(self.codecs, self.specs, keys, leaves, parameters, strict=True):
-            encoded, reported = _recursion.encode(codec, key, leaf, own, spec)
-            arrays.append(list(_recursion.leaves(codec, encoded)))
-            reports.append(reported)
-        return arrays, reports, _are_finite(leaves)
-
-    def _decode_leaves(self, arrays: Any, parameters: Any, *, is_checked: bool) -> tuple[list[Any], Array]:
-        leaves = [
-            _recursion.decode(codec, _recursion.unleaves(codec, iter(own)), parameters[i], self._codec_specs[i])
-            for i, (codec, own) in enumerate(zip(self.codecs, arrays, strict=True))
-        ]
-        return leaves, _received_finite(leaves, is_checked)
-
-    def _before_sum(self, arrays: Any, parameters: Any, *, is_checked: bool) -> tuple[list[Any], Array]:
-        summands = [
-            _recursion.decode_before_sum(
-                codec, _recursion.unleaves(codec, iter(own)), parameters[i], self._codec_specs[i]
-            )
-            for i, (codec, own) in enumerate(zip(self.codecs, arrays, strict=True))
-        ]
-        return summands, _received_finite(summands, is_checked)
-
-    def _after_sum(self, summed: Any, parameters: Any, num_summands: Any) -> list[Any]:
-        decoded = [
-            _recursion.decode_after_sum(codec, own, parameters[i], self._codec_specs[i], num_summands)
-            for i, (codec, own) in enumerate(zip(self.codecs, summed, strict=True))
-        ]
-        return [x.astype(spec.dtype) if spec.is_float else x for x, spec in zip(decoded, self.specs, strict=True)]
+        next_state = self._next_state(state, summary.reports, summary.unit_sizes, summary.count)
+        return jax.tree.unflatten(self.structure, leaves), next_state
 
     # Details.
 
     def _build_state(self) -> None:
-        built = [_recursion.initial_state(codec, spec) for codec, spec in zip(self.codecs, self.specs, strict=True)]
+        built = [_recursion.initial_state(unit.codec, unit.spec) for unit in self.units]
         self._initial_state = [state for state, _ in built]
         self._codec_specs = [codec_specs for _, codec_specs in built]
-        merges = [_recursion.map_stages(codec, lambda stage: dict(stage.merges)) for codec in self.codecs]
+        self._initial_memory = [
+            _recursion.initial_memory(unit.codec, specs)
+            for unit, specs in zip(self.units, self._codec_specs, strict=True)
+        ]
+        merges = [_recursion.map_stages(unit.codec, lambda stage: dict(stage.merges)) for unit in self.units]
         self._merges = jax.tree.leaves(merges)
 
     def _build_layouts(self) -> None:
-        keys = [jax.ShapeDtypeStruct((2,), jnp.uint32) for _ in self.specs]
+        keys = [jax.ShapeDtypeStruct((2,), jnp.uint32) for _ in self.units]
         leaves = [spec.struct for spec in self.specs]
-        encode_parameters = self.encode_parameters(self._initial_state)
+        encode_parameters = with_coarseness(
+            self.units, self.encode_parameters(self._initial_state), [1.0 for _ in self.units]
+        )
         decode_parameters = self._decode_parameters(self._initial_state)
-        arrays, reports, _ = jax.eval_shape(self._encode_leaves, keys, leaves, encode_parameters)
-        before_sum = functools.partial(self._before_sum, is_checked=True)
-        summands, _ = jax.eval_shape(before_sum, arrays, decode_parameters)
+        encoded = jax.eval_shape(self._compiled.trace_encode, keys, leaves, encode_parameters, self._initial_memory)
+        before_sum = functools.partial(self._compiled.trace_before_sum, is_checked=True)
+        summands, _ = jax.eval_shape(before_sum, keys, encoded.arrays, decode_parameters)
         self._parameter_structures: list[PyTreeDef] = [jax.tree.structure(own) for own in decode_parameters]
-        self._report_structure: PyTreeDef = jax.tree.structure(reports)
+        self._report_structure: PyTreeDef = jax.tree.structure(encoded.reports)
         self._summand_structure: PyTreeDef = jax.tree.structure(summands)
         self.num_summand_arrays = len(jax.tree.leaves(summands))
         self.num_report_arrays = len(self._merges)
-        is_alike = not jax.tree.leaves((decode_parameters, reports))
+        is_alike = not jax.tree.leaves((decode_parameters, encoded.reports))
         sections = [
-            list(_recursion.sections(codec, own)) for codec, own in zip(self.codecs, self._codec_specs, strict=True)
+            list(_recursion.sections(unit.codec, own)) for unit, own in zip(self.units, self._codec_specs, strict=True)
         ]
+        has_contexts = bool(jax.tree.leaves(encoded.contexts))
 
         def layout(extras: Sequence[Any], *, is_contribution: bool) -> Layout:
             description = _description.write(
                 self.codecs, self.specs, self.structure, is_contribution=is_contribution and not is_alike
             )
-            names = [spec.name for spec in self.specs]
+            names = [unit.spec.name for unit in self.units]
             specs = [_extra_specs(name, tree) for name, tree in zip(names, extras, strict=True)]
-            return Layout(names, sections, specs, description)
+            contexts = self._contexts if has_contexts else None
+            return Layout(names, sections, specs, description, has_key=self._shares_randomness, contexts=contexts)
 
         self._one_to_many = layout(decode_parameters, is_contribution=False)
-        self._many_to_one = layout(reports, is_contribution=True)
+        self._many_to_one = layout(encoded.reports, is_contribution=True)
 
-    def _encode(self, tree: Any, key: Key | None, parameters: Any) -> tuple[Any, Any]:
+    def _encode(
+        self, tree: Any, key: Key | None, parameters: Any, memory: Any, layout: Layout, extras: Any
+    ) -> tuple[Encoded, Key]:
+        """The encoding, and the key that was drawn from."""
         if key is None:
             if self.is_stochastic:
                 raise ArgumentError("the codec rounds at random, so encoding needs a key or seed, got None")
             key = np.zeros(2, np.uint32)
         elif getattr(key, "dtype", None) != np.uint32 or key.shape != (2,):
             raise ArgumentTypeError(f"key must be uint32[2], as codecs.random.key(seed) makes it, got {key!r:.60}")
-        keys = list(random.derive_each(key, len(self.specs))) if self.is_stochastic else [key] * len(self.specs)
+        leaves = self._checked_leaves(tree)
+        if self._is_searched:
+            parameters = self._found_coarseness(leaves, np.asarray(key), parameters, memory, layout, extras)
+        return self._encode_leaves(leaves, key, parameters, memory), key
+
+    def _encode_leaves(self, leaves: list[Any], key: Key, parameters: Any, memory: Any) -> Encoded:
         with self._precision():
-            arrays, reports, finite = self._jit_encode(keys, self._checked_leaves(tree), parameters)
-        for spec in _failing(self.specs, finite):
+            encoded = self._compiled.encode(self._keys(key), leaves, parameters, memory)
+        for spec in _failing(self.specs, encoded.finite):
             raise NonFiniteError(
                 f"{spec.name or 'the array'} ({spec}) holds NaN or infinity, which is not sent; "
                 "find where it comes from, or leave this sender out"
             )
-        return arrays, reports
+        for unit in _failing(self.units, encoded.in_range):
+            raise ArgumentError(
+                f"{unit.spec.name or 'the array'} ({unit.spec}) holds values beyond the range of its codec "
+                f"{unit.codec}; take a larger step, or one that follows the values"
+            )
+        return encoded
+
+    def _found_coarseness(
+        self, leaves: list[Any], key: Key, parameters: Any, memory: Any, layout: Layout, extras: Any
+    ) -> list[Any]:
+        """Parameters at which stages that promise a rate keep it, by real bytes.
+
+        Under another key than the one that is encoded with, so that no draw decides on the step it is used with.
+        """
+        trial = random.derive(key, "coarseness")
+        targets = [unit.codec.target_bits_per_parameter for unit in self.units]
+
+        def measure(coarseness: list[float]) -> Sequence[int]:
+            told = with_coarseness(self.units, parameters, coarseness)
+            encoded = self._encode_leaves(leaves, trial, told, memory)
+            blanks = extras if layout is self._one_to_many else _leaves_of_each(encoded.reports)
+            return self._pack(layout, encoded, blanks, trial, described=False).unit_sizes
+
+        nbytes = [
+            None if target is None else target * unit.spec.size / 8
+            for target, unit in zip(targets, self.units, strict=True)
+        ]
+        return with_coarseness(self.units, parameters, find_coarseness(measure, nbytes))
+
+    def _pack(self, layout: Layout, encoded: Encoded, extras: Any, key: Key, *, described: bool) -> Payload:
+        return layout.pack(encoded.arrays, encoded.contexts, extras, key, described=described)
+
+    def _keys(self, key: Key | None) -> list[Any]:
+        """Each unit's key."""
+        if key is None or not self.is_stochastic:
+            return [np.zeros(2, np.uint32)] * len(self.units)
+        return list(random.derive_each(key, len(self.units)))
+
+    def _contexts(self, key: Key) -> Any:
+        with self._precision():
+            return self._compiled.contexts(self._keys(key))
 
     def _checked_leaves(self, tree: Any) -> list[Any]:
         leaves, structure = jax.tree.flatten(tree)
@@ -284,18 +368,15 @@ class BoundCodec:
             raise ArgumentError(f"the tree must have the structure {self.structure}, got {structure}")
         return [_checked_leaf(leaf, spec) for leaf, spec in zip(leaves, self.specs, strict=True)]
 
-    def _check_received(self, finite: Array) -> None:
-        for spec in _failing(self.specs, finite):
-            raise DecodeError(f"{spec.name or 'the array'} ({spec}) decodes to NaN or infinity, which no encoder sends")
-
-    def _next_state(self, state: Any, merged: Sequence[Any]) -> Any:
+    def _next_state(self, state: Any, merged: Sequence[Any], sizes: Sequence[int], count: int) -> Any:
         if not self._is_adaptive:
             return state
+        rates = [8 * size / max(unit.spec.size * count, 1) for unit, size in zip(self.units, sizes, strict=True)]
         with self._precision():
             reports = jax.tree.unflatten(self._report_structure, [jnp.asarray(report) for report in merged])
             return [
-                _recursion.map_stages(codec, _updated, own, own_reports)
-                for codec, own, own_reports in zip(self.codecs, state, reports, strict=True)
+                {**own, **_recursion.map_stages(unit.codec, functools.partial(_updated, rate), own, own_reports)}
+                for unit, own, own_reports, rate in zip(self.units, state, reports, rates, strict=True)
             ]
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
@@ -303,8 +384,8 @@ class BoundCodec:
         return jax.enable_x64(self._is_wide)
 
 
-def _updated(stage: Stage, state: Any, reports: Any) -> Any:
-    updated = stage.update_state(state, reports)
+def _updated(rate: float, stage: Stage, state: Any, reports: Any) -> Any:
+    updated = stage.observe_traffic(stage.update_state(state, reports), rate)
     before: PyTreeDef = jax.tree.structure(state)
     after: PyTreeDef = jax.tree.structure(updated)
     if before != after:
@@ -327,27 +408,13 @@ def _checked_leaf(leaf: Any, spec: TensorSpec) -> Any:
         ) from error
 
 
-def _are_finite(trees: Sequence[Any]) -> Bool[Array, " trees"]:
-    """For each tree of arrays whether its floats are neither NaN nor infinite."""
-    checks = [
-        [jnp.isfinite(x).all() for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-        for tree in trees
-    ]
-    if not checks:
-        return jnp.ones(0, jnp.bool_)
-    return jnp.stack([functools.reduce(jnp.logical_and, own, jnp.bool_(True)) for own in checks])
+def _check_received(specs: Sequence[TensorSpec], finite: Array) -> None:
+    for spec in _failing(specs, finite):
+        raise DecodeError(f"{spec.name or 'the array'} ({spec}) decodes to NaN or infinity, which no encoder sends")
 
 
-def _received_finite(trees: Sequence[Any], is_checked: bool) -> Bool[Array, " trees"]:
-    """Like `_are_finite`, of what was decoded.
-
-    What is read in the process that made it was checked when it was made: another check is another pass over the model.
-    """
-    return jnp.ones(len(trees), jnp.bool_) if is_checked else _are_finite(trees)
-
-
-def _failing(specs: Sequence[TensorSpec], passed: Any) -> list[TensorSpec]:
-    return [spec for spec, is_passed in zip(specs, np.asarray(passed), strict=True) if not is_passed]
+def _failing(items: Sequence[T], passed: Any) -> list[T]:
+    return [item for item, is_passed in zip(items, np.asarray(passed), strict=True) if not is_passed]
 
 
 def _extra_specs(tensor: str, tree: Any) -> list[TensorSpec]:

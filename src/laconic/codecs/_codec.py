@@ -76,10 +76,11 @@ class Codec:
     def is_unbiased(self) -> bool:
         """Whether the decoded array's expectation is the input.
 
-        Of several stages only the outermost may be lossy: what comes after it need not be decoded linearly.
+        A lossy stage may only lie below stages that decode linearly.
         """
-        first, *inner = self.stages
-        return first.is_unbiased and all(stage.is_lossless for stage in inner)
+        below_unbiased = all(child.is_unbiased for _, child in self.children if isinstance(child, Codec))
+        below_lossless = all(child.is_lossless for _, child in self.children if isinstance(child, Codec))
+        return self.stage.is_unbiased and below_unbiased and (below_lossless or self.stage.is_linear)
 
     @property
     def is_stochastic(self) -> bool:
@@ -88,8 +89,43 @@ class Codec:
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether any stage keeps state, reports to the server or is told parameters by it."""
+        """Whether any stage has state at the server, reports to it or is told parameters by it."""
         return any(stage.is_adaptive for stage in self.stages)
+
+    @property
+    def needs_client_state(self) -> bool:
+        """Whether the encoding side must keep a memory of its own from one encoding to the next."""
+        return any(stage.needs_client_state for stage in self.stages)
+
+    @property
+    def has_receiver_memory(self) -> bool:
+        """Whether a decoded sum depends on earlier sums, so that there must be one receiver."""
+        return any(stage.has_receiver_memory for stage in self.stages)
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether a stage promises a rate, for which encoding tries several steps."""
+        return self.target_bits_per_parameter is not None
+
+    @property
+    def target_bits_per_parameter(self) -> float | None:
+        """The promised rate, all bytes counted, or None."""
+        targets = [stage.target_bits_per_parameter for stage in self.stages]
+        return max((target for target in targets if target is not None), default=None)
+
+    @property
+    def shares_randomness(self) -> bool:
+        """Whether decoding draws from the encoding's key too, so that the key travels: 8 bytes a payload."""
+        return any(stage.regenerated for stage in self.stages)
+
+    def expected_nmse(self, size: int) -> float | None:
+        """E|decoded - x|^2 / |x|^2 for a vector of `size` independent Gaussian entries, or None if theory has none."""
+        lossy = [stage for stage in self.stages if not stage.is_lossless]
+        if not lossy:
+            return 0.0
+        # An orthonormal transform leaves Gaussian vectors Gaussian, and errors as large as they are.
+        *outer, last = lossy
+        return last.expected_nmse(size) if all(stage.expected_nmse(size) == 0 for stage in outer) else None
 
     def __str__(self) -> str:
         below = [str(child) for _, child in self.children if not isinstance(child, Raw)]

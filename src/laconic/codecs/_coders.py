@@ -18,24 +18,35 @@ _LIMB_BITS = 28  # a protobuf varint below 2**28 takes four bytes, which is why 
 
 
 class Coder(abc.ABC):
-    """One array to bytes and back. Subclass it as a frozen dataclass of Python constants, like a stage."""
+    """One array to bytes and back. Subclass it as a frozen dataclass of Python constants, like a stage.
+
+    Attributes:
+      name: the coder's name on the wire.
+      uses_contexts: whether `encode` and `decode` want to be told each entry's context, where the stage above has any.
+    """
 
     name: ClassVar[str]
+    uses_contexts: ClassVar[bool] = False
 
     def check(self, spec: TensorSpec) -> None:  # noqa: B027 - raw takes everything
         """Raises ArgumentTypeError if the coder cannot take such an array."""
 
     @abc.abstractmethod
-    def encode(self, array: np.ndarray) -> Any:
+    def encode(self, array: np.ndarray, contexts: np.ndarray | None = None) -> Any:
         """The array as a bytes-like object.
+
+        Args:
+          array: what to code.
+          contexts: for a coder that `uses_contexts`, a uint8 array of the array's shape that the decoder has too; None
+            if there is none.
 
         Raises:
           ArgumentError: if a value is outside the coder's alphabet.
         """
 
     @abc.abstractmethod
-    def decode(self, data: memoryview, spec: TensorSpec) -> np.ndarray:
-        """The array of this shape and dtype, from exactly the bytes that `encode` gave.
+    def decode(self, data: memoryview, spec: TensorSpec, contexts: np.ndarray | None = None) -> np.ndarray:
+        """The array of this shape and dtype, from exactly the bytes and contexts that `encode` was given.
 
         Raises:
           DecodeError: for any other bytes. Nothing is allocated before the length is known to fit.
@@ -59,11 +70,13 @@ class Raw(Coder):
 
     name: ClassVar[str] = "raw"
 
-    def encode(self, array: np.ndarray) -> Any:
+    def encode(self, array: np.ndarray, contexts: np.ndarray | None = None) -> Any:
+        del contexts
         # As bytes, since the buffer protocol does not know bfloat16.
         return _little_endian(np.ascontiguousarray(array)).reshape(-1).view(np.uint8).data
 
-    def decode(self, data: memoryview, spec: TensorSpec) -> np.ndarray:
+    def decode(self, data: memoryview, spec: TensorSpec, contexts: np.ndarray | None = None) -> np.ndarray:
+        del contexts
         _check_length(data, spec.nbytes, self.name, spec)
         if spec.dtype == np.bool_ and np.any(np.frombuffer(data, np.uint8) > 1):
             raise DecodeError(f"{spec.name or 'array'} holds a truth value that is neither 0 nor 1")
@@ -104,7 +117,8 @@ class FixedWidth(Coder):
                 "in codecs.chain(codecs.UniformQuantizer(bits=8), codecs.FixedWidth(bits=8))"
             )
 
-    def encode(self, array: np.ndarray) -> Any:
+    def encode(self, array: np.ndarray, contexts: np.ndarray | None = None) -> Any:
+        del contexts
         codes = np.ascontiguousarray(array).reshape(-1)
         if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < 2**self.bits:
             raise ArgumentError(
@@ -114,7 +128,8 @@ class FixedWidth(Coder):
         stream = _pack(codes, self.bits)
         return stream.data if self.packing == "dense" else _to_limbs(stream, codes.size * self.bits).data
 
-    def decode(self, data: memoryview, spec: TensorSpec) -> np.ndarray:
+    def decode(self, data: memoryview, spec: TensorSpec, contexts: np.ndarray | None = None) -> np.ndarray:
+        del contexts
         _check_length(data, self.size(spec), self.name, spec)
         stream = np.frombuffer(data, np.uint8)
         if self.packing == "tff":

@@ -17,10 +17,12 @@ class Contribution:
     Attributes:
       summands: arrays to be added to those of other senders.
       reports: what adaptive stages told the receiver.
+      unit_sizes: bytes that each of the codec's units took.
     """
 
     summands: list[np.ndarray]
     reports: list[np.ndarray]
+    unit_sizes: list[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +33,13 @@ class Summary:
       count: how many they were.
       sums: of the summands, in 64-bit integers or in float32 or wider.
       reports: merged, in their own dtypes.
+      unit_sizes: bytes that each of the codec's units took in all contributions together.
     """
 
     count: int
     sums: list[np.ndarray]
     reports: list[np.ndarray]
+    unit_sizes: list[int]
 
 
 class Gather:
@@ -55,6 +59,7 @@ class Gather:
         self._finish = finish
         self._merged = [merge.accumulator() for merge in merges]
         self._sums: list[RunningSum] = []
+        self._unit_sizes: list[int] = []
         self.count = 0
         """Contributions added so far."""
 
@@ -72,6 +77,8 @@ class Gather:
             total.add(summand)
         for merged, report in zip(self._merged, contribution.reports, strict=True):
             merged.add(report)
+        known = self._unit_sizes or [0] * len(contribution.unit_sizes)
+        self._unit_sizes = [total + size for total, size in zip(known, contribution.unit_sizes, strict=True)]
         self.count += 1
 
     def result(self) -> tuple[Any, Any]:
@@ -84,4 +91,5 @@ class Gather:
         if self.count == 0:
             raise ArgumentError("a sum needs at least one contribution, got none")
         sums = [total.total for total in self._sums]
-        return self._finish(Summary(self.count, sums, [merged.result() for merged in self._merged]))
+        reports = [merged.result() for merged in self._merged]
+        return self._finish(Summary(self.count, sums, reports, self._unit_sizes))

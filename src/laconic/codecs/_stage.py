@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from laconic.codecs._merging import Merge
 from laconic.codecs._specs import TensorSpec
 from laconic.codecs.random import Key
 from laconic.errors import ArgumentTypeError
+
+_ADAPTIVE = ("initial_state", "parameters", "report", "update_state", "observe_traffic")
 
 Arrays = Mapping[str, Array]
 State = Any
@@ -35,12 +37,17 @@ class Stage(abc.ABC):
       outputs: the names that `encode` returns, in the order in which they travel.
       compressible: those that may be encoded further.
       merges: for each report, how the reports of several clients become one.
+      regenerated: names of the arrays that both ends make from the stage's key, such as a dither or random signs.
+        A codec with such a stage sends its key along (8 bytes for all tensors together).
+      num_contexts: how many contexts `contexts` tells apart.
     """
 
     name: ClassVar[str]
     outputs: ClassVar[tuple[str, ...]] = ("values",)
     compressible: ClassVar[tuple[str, ...]] = ("values",)
     merges: ClassVar[Mapping[str, Merge]] = {}
+    regenerated: ClassVar[tuple[str, ...]] = ()
+    num_contexts: ClassVar[int] = 1
 
     @property
     def commutes_with_sum(self) -> bool:
@@ -58,15 +65,49 @@ class Stage(abc.ABC):
         return self.is_lossless
 
     @property
-    def is_stochastic(self) -> bool:
-        """Whether `encode` draws from its key."""
+    def is_linear(self) -> bool:
+        """Whether `decode` is affine in its compressible outputs, so that their unbiased errors stay unbiased."""
         return False
 
     @property
+    def is_stochastic(self) -> bool:
+        """Whether `encode` draws from its key, or something is regenerated from it."""
+        return bool(self.regenerated)
+
+    @property
     def is_adaptive(self) -> bool:
-        """Whether there is anything to tell, to report or to keep: any method for that is the stage's own."""
-        methods = ("initial_state", "parameters", "report", "update_state")
-        return bool(self.merges) or any(getattr(type(self), method) is not getattr(Stage, method) for method in methods)
+        """Whether the server holds state for the stage, or tells or is told anything: any method for that counts."""
+        return bool(self.merges) or self._overrides(*_ADAPTIVE)
+
+    @property
+    def needs_client_state(self) -> bool:
+        """Whether the encoding side keeps a memory from one encoding to the next, such as an error's feedback."""
+        return self._overrides("initial_memory")
+
+    @property
+    def has_receiver_memory(self) -> bool:
+        """Whether decoding a sum depends on earlier sums, so that there must be one receiver."""
+        return self._overrides("decode_sum")
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether the stage promises a rate, which the coded bytes alone can tell: see `coarseness`."""
+        return self.target_bits_per_parameter is not None
+
+    @property
+    def target_bits_per_parameter(self) -> float | None:
+        """The rate that the stage promises for its tensor, all bytes counted, or None.
+
+        Encoding then looks for the `coarseness`, a positive number given to `encode` among the parameters (by that
+        name, float32), at which the coded bytes keep the promise. More of it must give fewer bytes. The stage sends
+        on what decoding needs of it.
+        """
+        return None
+
+    def expected_nmse(self, size: int) -> float | None:
+        """E|decoded - x|^2 / |x|^2 for a Gaussian vector of `size` independent entries, or None if theory has none."""
+        del size
+        return 0.0 if self.is_lossless else None
 
     def check(self, spec: TensorSpec) -> None:  # noqa: B027 - most stages take everything
         """Raises ArgumentTypeError or ArgumentError, naming `spec.name`, if the stage cannot take such an array."""
@@ -79,16 +120,40 @@ class Stage(abc.ABC):
         `x` alone.
         """
 
+    def regenerate(self, key: Key, spec: TensorSpec) -> dict[str, Array]:
+        """The arrays that both ends make from the key, one for each of `regenerated`. Pure.
+
+        `decode` finds them among the encoded arrays, and for a sum of encodings finds their sum.
+        """
+        del key, spec
+        return {}
+
+    def contexts(self, regenerated: Arrays) -> dict[str, Array]:
+        """For outputs whose statistics depend on what is regenerated: a uint8 array of the output's shape. Pure.
+
+        Values are below `num_contexts`. A coder right below the output may code each context's entries by themselves.
+        """
+        del regenerated
+        return {}
+
+    def is_in_range(self, x: Array, parameters: Arrays) -> Bool[Array, ""] | bool:
+        """Whether `encode` can keep its promises for these values; if not, encoding fails with an error. Pure."""
+        del x, parameters
+        return True
+
     @abc.abstractmethod
     def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
         """Decodes an encoding, or the element-wise sum of several, to an array of the spec's shape and dtype.
 
         Args:
-          encoded: the outputs. A sum comes in a wider dtype than its summands: int32 or int64, float32 or float64.
+          encoded: the outputs, and the arrays of `regenerate`. A sum comes in a wider dtype than its summands: int32
+            or int64, float32 or float64.
           parameters: what the decoding side is told.
           num_summands: how many encodings were added up; under `jax.jit`, a traced number.
           spec: what to decode to; for a sum, of the wider dtype.
         """
+
+    # State that the server holds.
 
     def initial_state(self, spec: TensorSpec) -> State:
         """The state, a tree of arrays, that the server holds for a tensor before the first round."""
@@ -109,6 +174,54 @@ class Stage(abc.ABC):
         """The state of the next round, from merged reports; a tree like `initial_state`'s."""
         del merged
         return state
+
+    def observe_traffic(self, state: State, bits_per_parameter: float) -> State:
+        """The state once the server has counted the round's bytes, which costs nothing on the wire.
+
+        Args:
+          state: what `update_state` gave.
+          bits_per_parameter: mean size of the tensor's sections in the round's encodings.
+        """
+        del bits_per_parameter
+        return state
+
+    # Memory of one receiver, from sum to sum.
+
+    def decode_sum(
+        self, state: State, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec
+    ) -> tuple[Array, State]:
+        """Like `decode` of a sum, by a receiver that remembers: also gives the state as it is after. Pure.
+
+        Called instead of `decode` where the stage commutes with the sum, before `update_state`.
+        """
+        return self.decode(encoded, parameters, num_summands=num_summands, spec=spec), state
+
+    # Memory of the encoding side, from encoding to encoding.
+
+    def initial_memory(self, spec: TensorSpec) -> State:
+        """What the encoding side remembers before its first encoding: a tree of arrays."""
+        del spec
+        return ()
+
+    def encode_remembering(self, key: Key, x: Array, parameters: Arrays, memory: State) -> dict[str, Array]:
+        """Like `encode`, by a side that remembers."""
+        del memory
+        return self.encode(key, x, parameters)
+
+    def update_memory(self, memory: State, x: Array, received: Arrays) -> State:
+        """What is remembered next, a tree like `initial_memory`'s. Pure.
+
+        Args:
+          memory: before this encoding.
+          x: what was encoded.
+          received: the stage's outputs as the receiver will see them, after all that is lossy below; and what is
+            regenerated.
+        """
+        del x, received
+        return memory
+
+    def _overrides(self, *methods: str) -> bool:
+        return any(getattr(type(self), method) is not getattr(Stage, method) for method in methods)
 
 
 def checked_arrays(stage: Stage, what: str, arrays: Mapping[str, Any]) -> dict[str, Array]:

@@ -28,6 +28,10 @@ class _Lossless(Stage):
     def is_lossless(self) -> bool:
         return True
 
+    @property
+    def is_linear(self) -> bool:
+        return True
+
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +103,10 @@ class UniformQuantizer(Stage):
     def commutes_with_sum(self) -> bool:
         """Only codes on a common grid may be added."""
         return self.value_range is not None
+
+    @property
+    def is_linear(self) -> bool:
+        return True
 
     @property
     def is_stochastic(self) -> bool:

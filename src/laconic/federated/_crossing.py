@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from laconic.codecs import BoundCodec, Contribution, Payload, TensorSpec, bind, identity
+from laconic.codecs import BoundCodec, Codec, Concatenate, Contribution, Payload, TensorSpec, bind, identity
 from laconic.codecs.random import Key
 from laconic.federated._graph import Aggregate, Broadcast
 from laconic.federated._traffic import Direction, Kind, TrafficEntry, merged
@@ -28,9 +28,12 @@ class Message:
     def __init__(self, direction: Direction, items: Sequence[_Item]):
         self._direction = direction
         trees = tuple(_tree(item.codec, [_labelled(spec, item.label) for spec in item.codec.specs]) for item in items)
-        choice = tuple(_tree(item.codec, item.codec.codecs) for item in items)
+        choice = tuple(
+            _tree(item.codec, [_in_group_of(position, codec) for codec in item.codec.codecs])
+            for position, item in enumerate(items)
+        )
         self.codec = bind(choice, trees)
-        self._names = [(item.label, item.kind, spec.name) for item in items for spec in item.codec.specs]
+        self._names = [(item.label, item.kind, unit.spec.name) for item in items for unit in item.codec.units]
 
     def entries(self, payload: Payload) -> list[TrafficEntry]:
         """One message's traffic."""
@@ -84,7 +87,7 @@ class Downlink:
         if not codec.specs:
             return list(values), list(states), parameters, []
         flat_states = [each for own in states for each in own]
-        flat_states += codec.initial_state()[len(flat_states) :]
+        flat_states += codec.initial_sender_state()[len(flat_states) :]
         payload, next_states = codec.encode((*values, *parameters), key=key, state=flat_states)
         received = codec.decode(payload)
         split = iter(next_states)
@@ -124,10 +127,12 @@ class Uplink:
         payload = codec.encode_contribution(tuple(values), key=key, parameters=flat_parameters)
         contribution = codec.read_contribution(payload, [each for own in states for each in own])
         summands, reports = iter(contribution.summands), iter(contribution.reports)
+        sizes = iter(contribution.unit_sizes)
         return [
             Contribution(
                 [next(summands) for _ in range(node.codec.num_summand_arrays)],
                 [next(reports) for _ in range(node.codec.num_report_arrays)],
+                [next(sizes) for _ in node.codec.units],
             )
             for node in self._aggregates
         ], payload
@@ -147,6 +152,14 @@ def times(entries: Sequence[TrafficEntry], count: int) -> tuple[TrafficEntry, ..
 
 def _labelled(spec: TensorSpec, label: str) -> TensorSpec:
     return dataclasses.replace(spec, name=f"{label}/{spec.name}" if spec.name else label)
+
+
+def _in_group_of(position: int, codec: Codec) -> Codec:
+    """The codec, such that only tensors of the same item are concatenated."""
+    stage = codec.stage
+    if not isinstance(stage, Concatenate):
+        return codec
+    return dataclasses.replace(codec, stage=dataclasses.replace(stage, group=(stage.group << 16) + position))
 
 
 def _tree(codec: BoundCodec, leaves: Sequence[Any]) -> Any:

@@ -120,7 +120,7 @@ def encoded_broadcast(codec: CodecFor | None = None) -> Distributor:
         received, state = federated_broadcast(weights, codec=codec, state=state, label="model")
         return state, received
 
-    return Distributor(lambda weights: bind(codec, weights).initial_state(), next_)
+    return Distributor(lambda weights: bind(codec, weights).initial_sender_state(), next_)
 
 
 def encoded_mean(codec: CodecFor | None = None) -> Aggregator:

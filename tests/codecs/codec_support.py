@@ -218,6 +218,19 @@ def array_of(shape, dtype, seed=0):
     return np.where(np.isfinite(array), array, np.zeros((), dtype)) if dtype in FLOATS else array
 
 
+def decodings(stage, x, count):
+    """What `count` keys make of x through one stage alone: its decoded arrays, stacked, in float64."""
+    spec = codecs.TensorSpec("x", x.shape, x.dtype)
+
+    def through(key, x):
+        encoded = stage.encode(key, x, {})
+        encoded |= stage.regenerate(key, spec)
+        return stage.decode(encoded, {}, num_summands=1, spec=spec)
+
+    keys = codecs.random.derive_each(codecs.random.key(0), count)
+    return np.asarray(jax.jit(jax.vmap(through, (0, None)))(keys, x), np.float64)
+
+
 def gathered(bound, trees, *, state=None, seed=0):
     """What a server decodes from clients' contributions, and its next state."""
     gather = bound.gather(state)

@@ -123,6 +123,27 @@ def test_several_passes():
     assert furthest == pytest.approx(9 / np.var(VALUES))
 
 
+def test_a_later_pass_computes_only_what_it_needs():
+    """Client work whose result is sent in one pass is not done again in the next, unless its result is used there."""
+
+    class Counted(list):
+        passes = 0
+
+        def __iter__(self):
+            type(self).passes += 1
+            return super().__iter__()
+
+    work = ClientWork(lambda: jnp.zeros(()), jnp.add, lambda carry: carry)
+
+    @federated_computation(at_clients(SequenceOf(jnp.float32)), at_clients(jnp.float32))
+    def above(data, values):
+        total = federated_broadcast(federated_sum(federated_map(work, data)))
+        return federated_max(federated_map(jnp.subtract, (values, total)))
+
+    assert above([Counted(VALUES), Counted(VALUES)], VALUES[:2]) == 3 - 12
+    assert Counted.passes == 2
+
+
 def test_values_that_stay_at_the_clients():
     """A result at CLIENTS is a list over the cohort, and nothing travels for it."""
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -131,7 +131,7 @@ class BoundCodec:
         memory = [own.get("memory", first) for own, first in zip(state, self._initial_memory, strict=True)]
         extras = _leaves_of_each(self._decode_parameters(state))
         parameters = self.encode_parameters(state)
-        encoded, key = self._encode(tree, key, parameters, memory, self._one_to_many, extras)
+        encoded, key = self._encode(tree, key, parameters, memory, self._one_to_many, extras, described=described)
         payload = self._pack(self._one_to_many, encoded, extras, key, described=described)
         merged = [merge([report]) for merge, report in zip(self._merges, jax.tree.leaves(encoded.reports), strict=True)]
         next_state = self._next_state(state, merged, payload.unit_sizes, 1)
@@ -195,7 +195,7 @@ class BoundCodec:
         """Like `encode_contribution`, by a sender with a memory; also gives the memory for its next contribution."""
         parameters = self.encode_parameters(self._initial_state) if parameters is None else parameters
         nothing: list[Any] = [[] for _ in self.units]
-        encoded, key = self._encode(tree, key, parameters, memory, self._many_to_one, nothing)
+        encoded, key = self._encode(tree, key, parameters, memory, self._many_to_one, nothing, described=described)
         reports = _leaves_of_each(encoded.reports)
         return self._pack(self._many_to_one, encoded, reports, key, described=described), encoded.memory
 
@@ -298,7 +298,7 @@ class BoundCodec:
         self._many_to_one = layout(encoded.reports, is_contribution=True)
 
     def _encode(
-        self, tree: Any, key: Key | None, parameters: Any, memory: Any, layout: Layout, extras: Any
+        self, tree: Any, key: Key | None, parameters: Any, memory: Any, layout: Layout, extras: Any, *, described: bool
     ) -> tuple[Encoded, Key]:
         """The encoding, and the key that was drawn from."""
         if key is None:
@@ -308,8 +308,11 @@ class BoundCodec:
         elif getattr(key, "dtype", None) != np.uint32 or key.shape != (2,):
             raise ArgumentTypeError(f"key must be uint32[2], as codecs.random.key(seed) makes it, got {key!r:.60}")
         leaves = self._checked_leaves(tree)
-        if self._is_searched:
-            parameters = self._found_coarseness(leaves, np.asarray(key), parameters, memory, layout, extras)
+        if self._is_searched and layout.static_size(described=False) is not None:
+            parameters = with_coarseness(self.units, parameters, [1.0 for _ in self.units])
+        elif self._is_searched:
+            pack = functools.partial(self._packed_trial, layout, extras, described)
+            parameters = self._found_coarseness(leaves, np.asarray(key), parameters, memory, pack)
         return self._encode_leaves(leaves, key, parameters, memory), key
 
     def _encode_leaves(self, leaves: list[Any], key: Key, parameters: Any, memory: Any) -> Encoded:
@@ -328,26 +331,29 @@ class BoundCodec:
         return encoded
 
     def _found_coarseness(
-        self, leaves: list[Any], key: Key, parameters: Any, memory: Any, layout: Layout, extras: Any
+        self, leaves: list[Any], key: Key, parameters: Any, memory: Any, pack: Callable[[Encoded, Key], Payload]
     ) -> list[Any]:
-        """Parameters at which stages that promise a rate keep it, by real bytes.
-
-        Under another key than the one that is encoded with, so that no draw decides on the step it is used with.
-        """
-        trial = random.derive(key, "coarseness")
-        targets = [unit.codec.target_bits_per_parameter for unit in self.units]
-
-        def measure(coarseness: list[float]) -> Sequence[int]:
-            told = with_coarseness(self.units, parameters, coarseness)
-            encoded = self._encode_leaves(leaves, trial, told, memory)
-            blanks = extras if layout is self._one_to_many else _leaves_of_each(encoded.reports)
-            return self._pack(layout, encoded, blanks, trial, described=False).unit_sizes
-
-        nbytes = [
-            None if target is None else target * unit.spec.size / 8
-            for target, unit in zip(targets, self.units, strict=True)
+        """Parameters at which stages that promise a rate keep it, by real bytes."""
+        searched = (stage for unit in self.units for stage in unit.codec.stages if stage.is_searched)
+        trial = key if all(stage.may_search_own_draw for stage in searched) else random.derive(key, "coarseness")
+        targets = [
+            None if rate is None else rate * unit.spec.size / 8
+            for rate, unit in ((unit.codec.target_bits_per_parameter, unit) for unit in self.units)
         ]
-        return with_coarseness(self.units, parameters, find_coarseness(measure, nbytes))
+        num_elements = max(sum(spec.size for spec in self.specs), 1)
+
+        def measure(coarseness: list[float]) -> Sequence[float]:
+            told = with_coarseness(self.units, parameters, coarseness)
+            payload = pack(self._encode_leaves(leaves, trial, told, memory), trial)
+            # What belongs to no tensor is shared by all.
+            share = payload.framing / num_elements
+            return [size + share * unit.spec.size for size, unit in zip(payload.unit_sizes, self.units, strict=True)]
+
+        return with_coarseness(self.units, parameters, find_coarseness(measure, targets))
+
+    def _packed_trial(self, layout: Layout, extras: Any, described: bool, encoded: Encoded, key: Key) -> Payload:
+        own = extras if layout is self._one_to_many else _leaves_of_each(encoded.reports)
+        return self._pack(layout, encoded, own, key, described=described)
 
     def _pack(self, layout: Layout, encoded: Encoded, extras: Any, key: Key, *, described: bool) -> Payload:
         return layout.pack(encoded.arrays, encoded.contexts, extras, key, described=described)

@@ -128,8 +128,12 @@ class Codec:
         return last.expected_nmse(size) if all(stage.expected_nmse(size) == 0 for stage in outer) else None
 
     def __str__(self) -> str:
-        below = [str(child) for _, child in self.children if not isinstance(child, Raw)]
-        return " > ".join([str(self.stage), ", ".join(below)] if below else [str(self.stage)])
+        below = [
+            str(child) if isinstance(child, Codec) else _short(child)
+            for _, child in self.children
+            if not isinstance(child, Raw)
+        ]
+        return " > ".join([_short(self.stage), ", ".join(below)] if below else [_short(self.stage)])
 
 
 def chain(*parts: Stage | Codec | Coder) -> Codec:
@@ -221,6 +225,17 @@ def describe(component: Stage | Coder) -> bytes:
 def field_names(kind: type[Any]) -> tuple[str, ...]:
     """Names of a stage's or coder's constants, in order."""
     return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _short(component: Stage | Coder) -> str:
+    """The component with the fields that are not at their defaults."""
+    defaults = {field.name: field.default for field in dataclasses.fields(type(component))}  # type: ignore[arg-type]
+    shown = [
+        f"{name}={getattr(component, name)!r}"
+        for name, default in defaults.items()
+        if getattr(component, name) != default
+    ]
+    return f"{type(component).__name__}({', '.join(shown)})"
 
 
 def _check_declarations(stage: Stage) -> None:

@@ -2,11 +2,11 @@
 
 import abc
 import dataclasses
-import sys
 from typing import Any, ClassVar
 
 import numpy as np
 
+from laconic.codecs._bit_streams import little_endian, pack, unpack
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
 from laconic.codecs._stages import check_bits
@@ -73,14 +73,14 @@ class Raw(Coder):
     def encode(self, array: np.ndarray, contexts: np.ndarray | None = None) -> Any:
         del contexts
         # As bytes, since the buffer protocol does not know bfloat16.
-        return _little_endian(np.ascontiguousarray(array)).reshape(-1).view(np.uint8).data
+        return little_endian(np.ascontiguousarray(array)).reshape(-1).view(np.uint8).data
 
     def decode(self, data: memoryview, spec: TensorSpec, contexts: np.ndarray | None = None) -> np.ndarray:
         del contexts
         _check_length(data, spec.nbytes, self.name, spec)
         if spec.dtype == np.bool_ and np.any(np.frombuffer(data, np.uint8) > 1):
             raise DecodeError(f"{spec.name or 'array'} holds a truth value that is neither 0 nor 1")
-        return _little_endian(np.frombuffer(data, np.uint8).view(spec.dtype)).reshape(spec.shape)
+        return little_endian(np.frombuffer(data, np.uint8).view(spec.dtype)).reshape(spec.shape)
 
     def size(self, spec: TensorSpec) -> int:
         return spec.nbytes
@@ -125,7 +125,7 @@ class FixedWidth(Coder):
                 f"a code of {self.bits} bits must lie in 0..{2**self.bits - 1}, got values from {codes.min()} to "
                 f"{codes.max()}; give the coder more bits"
             )
-        stream = _pack(codes, self.bits)
+        stream = pack(codes, self.bits)
         return stream.data if self.packing == "dense" else _to_limbs(stream, codes.size * self.bits).data
 
     def decode(self, data: memoryview, spec: TensorSpec, contexts: np.ndarray | None = None) -> np.ndarray:
@@ -134,7 +134,7 @@ class FixedWidth(Coder):
         stream = np.frombuffer(data, np.uint8)
         if self.packing == "tff":
             stream = _from_limbs(stream, spec.size * self.bits)
-        codes = _unpack(stream, self.bits, spec.size)
+        codes = unpack(stream, self.bits, spec.size)
         limit = np.iinfo(spec.dtype).max
         if 2**self.bits > limit + 1 and np.any(codes > limit):
             raise DecodeError(f"a {self.name} section for {spec} holds {codes.max()}, which does not fit it")
@@ -143,49 +143,6 @@ class FixedWidth(Coder):
     def size(self, spec: TensorSpec) -> int:
         total_bits = spec.size * self.bits
         return -(-total_bits // 8) if self.packing == "dense" else 4 * -(-total_bits // _LIMB_BITS)
-
-
-def _pack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Codes to the bytes of their bit stream, eight codes (`bits` bytes) at a time."""
-    if bits in (8, 16):
-        return _little_endian(codes.astype(f"u{bits // 8}", copy=False)).view(np.uint8)
-    groups = np.zeros((-(-codes.size // 8), 8), np.uint64)
-    groups.reshape(-1)[: codes.size] = codes
-    # Two words of four codes each: eight codes of up to 15 bits do not fit one.
-    words = np.bitwise_or.reduce(groups.reshape(-1, 2, 4) << _shifts(bits), axis=2)
-    low, high = words[:, 0], words[:, 1]
-    wide = np.empty((len(groups), 2), "<u8")
-    wide[:, 0] = low | (high << np.uint64(4 * bits))
-    wide[:, 1] = high >> np.uint64(64 - 4 * bits)
-    return np.ascontiguousarray(wide.view(np.uint8)[:, :bits]).reshape(-1)[: -(-codes.size * bits // 8)]
-
-
-def _unpack(stream: np.ndarray, bits: int, size: int) -> np.ndarray:
-    """The inverse of `_pack`, for a stream of exactly the right length.
-
-    Raises:
-      DecodeError: if the bits after the last code are not zero.
-    """
-    if bits in (8, 16):
-        return _little_endian(stream.view(f"u{bits // 8}"))
-    padding = 8 * stream.size - size * bits
-    if padding and stream[-1] >> (8 - padding):
-        raise DecodeError("the unused bits at the end of a fixed-width section are not zero")
-    count = -(-size // 8)
-    wide = np.zeros((count, 16), np.uint8)
-    padded = np.zeros(count * bits, np.uint8)
-    padded[: stream.size] = stream
-    wide[:, :bits] = padded.reshape(count, bits)
-    halves = wide.view("<u8")
-    words = np.empty((count, 2), np.uint64)
-    words[:, 0] = halves[:, 0]
-    words[:, 1] = (halves[:, 0] >> np.uint64(4 * bits)) | (halves[:, 1] << np.uint64(64 - 4 * bits))
-    codes = (words[:, :, None] >> _shifts(bits)) & np.uint64(2**bits - 1)
-    return codes.reshape(-1)[:size].astype(np.uint8 if bits < 8 else np.uint16)
-
-
-def _shifts(bits: int) -> np.ndarray:
-    return np.arange(4, dtype=np.uint64) * np.uint64(bits)
 
 
 def _to_limbs(stream: np.ndarray, total_bits: int) -> np.ndarray:
@@ -219,10 +176,6 @@ def _from_limbs(data: np.ndarray, total_bits: int) -> np.ndarray:
     if np.any(stream[length:]):
         raise DecodeError("the unused bits at the end of a tff-packed section are not zero")
     return stream[:length]
-
-
-def _little_endian(array: np.ndarray) -> np.ndarray:
-    return array if sys.byteorder == "little" else array.byteswap()
 
 
 def _check_length(data: memoryview, expected: int, coder: str, spec: TensorSpec) -> None:

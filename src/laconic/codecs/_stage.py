@@ -104,6 +104,14 @@ class Stage(abc.ABC):
         """
         return None
 
+    @property
+    def may_search_own_draw(self) -> bool:
+        """Whether the search may look at the very draw that is sent, and so keep the promise for it and not on average.
+
+        If not, the search draws under another key, so that no draw decides on the step that it is used with.
+        """
+        return False
+
     def expected_nmse(self, size: int) -> float | None:
         """E|decoded - x|^2 / |x|^2 for a Gaussian vector of `size` independent entries, or None if theory has none."""
         del size

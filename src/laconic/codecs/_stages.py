@@ -125,7 +125,7 @@ class UniformQuantizer(Stage):
             )
         if self.value_range is not None:
             with np.errstate(over="ignore"):
-                low, high = np.asarray(self.value_range).astype(_compute_dtype(spec.dtype))
+                low, high = np.asarray(self.value_range).astype(compute_dtype(spec.dtype))
             if not (np.isfinite(low) and np.isfinite(high) and low < high):
                 raise ArgumentError(
                     f"value_range {self.value_range} is ({low}, {high}) in the precision of "
@@ -135,7 +135,7 @@ class UniformQuantizer(Stage):
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
         del parameters
         # Codes in one dimension, where XLA vectorises the generator's loop; in two it takes seven times longer.
-        x = x.reshape(-1).astype(_compute_dtype(x.dtype))
+        x = x.reshape(-1).astype(compute_dtype(x.dtype))
         bounds = self._bounds(x)
         low, high = bounds[0], bounds[1]
         # A large width could overflow, and its reciprocal, by which XLA may multiply instead, underflow to zero.
@@ -156,7 +156,7 @@ class UniformQuantizer(Stage):
 
     def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
         del parameters
-        dtype = _compute_dtype(spec.dtype)
+        dtype = compute_dtype(spec.dtype)
         bounds = encoded["range"] if self.value_range is None else jnp.asarray(self.value_range, dtype)
         low, high = bounds[0], bounds[1]
         codes, levels = encoded["quantized"].astype(dtype), 2**self.bits - 1
@@ -194,6 +194,9 @@ def _checked_range(value_range: tuple[float, float]) -> tuple[float, float]:
     return low, high
 
 
-def _compute_dtype(dtype: jnp.dtype) -> jnp.dtype:
+def compute_dtype(dtype: jnp.dtype) -> jnp.dtype:
     """Half precision is computed in float32: 16-bit codes have more levels than it has values."""
     return jnp.promote_types(dtype, jnp.float32)
+
+
+_compute_dtype = compute_dtype

@@ -137,6 +137,8 @@ class Computation:
         client_pass = ClientPass(
             given=phase.given,
             steps=phase.clients,
+            remembered=phase.remembered,
+            after=phase.after,
             aggregates=phase.aggregates,
             kept=phase.kept,
             uplink=phase.uplink,
@@ -260,7 +262,7 @@ def _build(function: Callable[..., Any], types: Sequence[FederatedType]) -> Comp
 
 
 def _codec_state(node: Broadcast | Aggregate, env: dict[Node, Any]) -> Any:
-    return env[node.inputs[1]] if len(node.inputs) == 2 else node.codec.initial_state()
+    return node.codec.initial_state() if node.state is None else env[node.state]
 
 
 def _checked(parameter: Parameter, argument: Any, whose: str) -> Any:

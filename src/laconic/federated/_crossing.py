@@ -91,7 +91,7 @@ class Downlink:
         payload, next_states = codec.encode((*values, *parameters), key=key, state=flat_states)
         received = codec.decode(payload)
         split = iter(next_states)
-        new_states = [[next(split) for _ in state] for state in states]
+        new_states = [[_as_before(own, next(split)) for own in state] for state in states]
         count = len(self._broadcasts)
         return list(received[:count]), new_states, list(received[count:]), self._message.entries(payload)
 
@@ -109,33 +109,41 @@ class Uplink:
         return self._message.codec.is_stochastic
 
     def send(
-        self, values: Sequence[Any], parameters: Sequence[Any], states: Sequence[Any], key: Key | None
-    ) -> tuple[list[Contribution], Payload]:
+        self,
+        values: Sequence[Any],
+        parameters: Sequence[Any],
+        states: Sequence[Any],
+        memories: Sequence[Any],
+        key: Key | None,
+    ) -> tuple[list[Contribution], Payload, list[Any]]:
         """One client's message: encoded as the client does, then decoded as the server does, as far as before the sum.
 
         Args:
           values: one for each aggregate.
           parameters: each aggregate's encode parameters.
           states: each aggregate's codec state, at the server.
+          memories: for each aggregate, what this client remembers of its earlier encodings.
           key: of this client and round alone; None where no stage draws.
 
         Returns:
-          A contribution for each aggregate, and the payload.
+          A contribution for each aggregate; the payload; for each aggregate, what the client remembers now.
         """
         codec = self._message.codec
         flat_parameters = [each for own in parameters for each in own]
-        payload = codec.encode_contribution(tuple(values), key=key, parameters=flat_parameters)
+        flat_memory = [each for own in memories for each in own]
+        payload, flat_memory = codec.contribute(tuple(values), flat_memory, key=key, parameters=flat_parameters)
         contribution = codec.read_contribution(payload, [each for own in states for each in own])
         summands, reports = iter(contribution.summands), iter(contribution.reports)
-        sizes = iter(contribution.unit_sizes)
-        return [
+        sizes, remembered = iter(contribution.unit_sizes), iter(flat_memory)
+        contributions = [
             Contribution(
                 [next(summands) for _ in range(node.codec.num_summand_arrays)],
                 [next(reports) for _ in range(node.codec.num_report_arrays)],
                 [next(sizes) for _ in node.codec.units],
             )
             for node in self._aggregates
-        ], payload
+        ]
+        return contributions, payload, [[next(remembered) for _ in own] for own in memories]
 
     def entries(self, payload: Payload) -> list[TrafficEntry]:
         """One client's traffic."""
@@ -148,6 +156,11 @@ def times(entries: Sequence[TrafficEntry], count: int) -> tuple[TrafficEntry, ..
         dataclasses.replace(entry, bytes=entry.bytes * count, tensor_bits=entry.tensor_bits * count)
         for entry in entries
     )
+
+
+def _as_before(state: Any, next_state: Any) -> Any:
+    """The next state, without a memory that it has only because another codec in its message has one."""
+    return {name: next_state[name] for name in state}
 
 
 def _labelled(spec: TensorSpec, label: str) -> TensorSpec:

@@ -1,7 +1,7 @@
 """The traced form of a federated computation: a graph of placed values."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -59,14 +59,16 @@ class Map(Node):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Broadcast(Node):
-    """From SERVER to CLIENTS. Inputs: the value and, if the codec is adaptive, its state.
+    """From SERVER to CLIENTS. The first input is the value.
 
     Attributes:
+      state: the codec's, at SERVER, if it has one; an input too.
       codec: how it travels.
       label: what it is called in the traffic.
       kind: what it counts as in the traffic.
     """
 
+    state: Node | None = None
     codec: BoundCodec
     label: str
     kind: Kind
@@ -74,15 +76,19 @@ class Broadcast(Node):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Aggregate(Node):
-    """From CLIENTS to SERVER, one value each to one value. Inputs: the value and, if the codec is adaptive, its state.
+    """From CLIENTS to SERVER, one value each to one value. The first input is the value.
 
     Attributes:
+      state: the codec's, at SERVER, if it has one; an input too.
+      memory: what each client's codec remembers, at CLIENTS, if it does; an input too.
       codec: how it travels.
       reduction: None sums in the codec's encoded domain; else how the decoded values are reduced.
       label: what it is called in the traffic.
       kind: what it counts as in the traffic.
     """
 
+    state: Node | None = None
+    memory: Node | None = None
     codec: BoundCodec
     reduction: "Reduction | None"
     label: str
@@ -103,7 +109,12 @@ class Reduction:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NextState(Node):
-    """The state of an adaptive codec after its crossing, which is the one input."""
+    """The state of a codec after its crossing, which is the one input."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NextMemory(Node):
+    """What each client's codec remembers after the aggregate that is the one input; it stays at the client."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -190,8 +201,13 @@ def zipped(structure: jax.tree_util.PyTreeDef, nodes: list[Node], intrinsic: str
     return Map(type_, tuple(nodes), lambda *values: jax.tree.unflatten(structure, values))
 
 
-def topological(results: list[Node]) -> list[Node]:
-    """All nodes that the results depend on, each after its inputs."""
+def topological(results: Sequence[Node], at: Placement | None = None) -> list[Node]:
+    """All nodes that the results depend on, each after its inputs.
+
+    Args:
+      results: where to begin.
+      at: follow only inputs at this placement: so at CLIENTS, what is computed without another crossing.
+    """
     ordered: dict[Node, None] = {}
     # Not recursive: a loop over rounds inside one computation makes long chains.
     stack = [(node, False) for node in reversed(results)]
@@ -201,5 +217,9 @@ def topological(results: list[Node]) -> list[Node]:
             ordered[node] = None
         elif node not in ordered:
             stack.append((node, True))
-            stack += [(below, False) for below in node.inputs if below not in ordered]
+            stack += [
+                (below, False)
+                for below in node.inputs
+                if below not in ordered and (at is None or below.type.placement is at)
+            ]
     return list(ordered)

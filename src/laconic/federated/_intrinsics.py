@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from laconic.codecs import CodecFor, bind, identity
+from laconic.codecs import BoundCodec, CodecFor, bind, identity
 from laconic.errors import ArgumentError, LaconicError, PlacementError
 from laconic.federated._client_work import ClientWork
 from laconic.federated._graph import (
@@ -18,6 +18,7 @@ from laconic.federated._graph import (
     Constant,
     Count,
     Map,
+    NextMemory,
     NextState,
     Node,
     Reduction,
@@ -85,8 +86,8 @@ def federated_broadcast(
     Args:
       value: `A@SERVER`.
       codec: how it travels: a codec, or a function or tree that gives each tensor its own; None as it is.
-      state: at SERVER, the codec's state, starting as `codecs.bind(codec, value).initial_state()`. An adaptive codec
-        needs it.
+      state: at SERVER, the codec's state, starting as `codecs.bind(codec, value).initial_sender_state()`. A codec that
+        adapts or remembers needs it.
       label: what the traffic calls the value.
       kind: what the traffic counts it as.
 
@@ -98,28 +99,63 @@ def federated_broadcast(
     """
     node = node_of(value, "federated_broadcast", SERVER)
     bound = _bound(codec, node, label)
-    inputs = _with_state(node, state, bound, "federated_broadcast")
-    sent = Broadcast(FederatedType(node.type.member, CLIENTS), inputs, codec=bound, label=label, kind=kind)
-    return Value(sent) if state is None else (Value(sent), _next_state(sent, state))
+    held = _state_node(state, bound.initial_sender_state(), "federated_broadcast", "initial_sender_state")
+    type_ = FederatedType(node.type.member, CLIENTS)
+    sent = Broadcast(type_, _given(node, held), state=held, codec=bound, label=label, kind=kind)
+    return Value(sent) if state is None else (Value(sent), _next_state(sent, held, state))
 
 
 def federated_sum(
-    value: Any, *, codec: CodecFor | None = None, state: Any = None, label: str = "sum", kind: Kind = "payload"
+    value: Any,
+    *,
+    codec: CodecFor | None = None,
+    state: Any = None,
+    memory: Any = None,
+    label: str = "sum",
+    kind: Kind = "payload",
 ) -> Any:
     """Sums a value over clients, in the codec's encoded domain as far as its stages commute with the sum.
 
-    Args and result as for `federated_broadcast`, from `{A}@CLIENTS` to `A@SERVER`. Sums run in cohort order.
+    Sums run in cohort order.
+
+    Args:
+      value: `{A}@CLIENTS`.
+      codec: how it travels: a codec, or a function or tree that gives each tensor its own; None as it is.
+      state: at SERVER, the codec's state, starting as `codecs.bind(codec, value).initial_state()`. An adaptive codec
+        needs it.
+      memory: at CLIENTS, what each client remembers of its earlier encodings, starting as
+        `codecs.bind(codec, value).initial_memory()`. A codec with error feedback needs it. It does not travel.
+      label: what the traffic calls the value.
+      kind: what the traffic counts it as.
+
+    Returns:
+      `A@SERVER`; with `state` or `memory` a tuple of that, the next state at SERVER if a state was given, and the next
+      memory at CLIENTS if a memory was. The next memory can be mapped and returned, and not be sent.
 
     Raises:
-      PlacementError: if the value is not at CLIENTS, or holds truth values.
+      ArgumentError: if the codec needs a state or memory that is not given.
+      PlacementError: if the value is not at CLIENTS, holds truth values, or state or memory are of another type.
     """
     node = _summable(value, "federated_sum")
     bound = _bound(codec, node, label)
-    inputs = _with_state(node, state, bound, "federated_sum")
+    held = _state_node(state, bound.initial_state(), "federated_sum", "initial_state")
+    remembered = _memory_node(memory, bound, label)
     total = Aggregate(
-        FederatedType(node.type.member, SERVER), inputs, codec=bound, reduction=None, label=label, kind=kind
+        FederatedType(node.type.member, SERVER),
+        _given(node, held, remembered),
+        state=held,
+        memory=remembered,
+        codec=bound,
+        reduction=None,
+        label=label,
+        kind=kind,
     )
-    return Value(total) if state is None else (Value(total), _next_state(total, state))
+    results = [Value(total)]
+    if state is not None:
+        results.append(_next_state(total, held, state))
+    if memory is not None:
+        results.append(memory if remembered is None else Value(NextMemory(remembered.type, (total,))))
+    return results[0] if len(results) == 1 else tuple(results)
 
 
 def federated_mean(
@@ -128,6 +164,7 @@ def federated_mean(
     *,
     codec: CodecFor | None = None,
     state: Any = None,
+    memory: Any = None,
     label: str = "mean",
 ) -> Any:
     """The mean over clients, weighted if a weight is given: each client multiplies by its weight, then encodes.
@@ -138,11 +175,16 @@ def federated_mean(
       value: `{A}@CLIENTS`, floating-point tensors.
       weight: `{float32}@CLIENTS` or an integer scalar, not negative; it travels raw, as kind "weights". None weighs all
         alike, and nothing more travels, since the server counts.
-      codec: see `federated_broadcast`.
-      state: see `federated_broadcast`.
-      label: see `federated_broadcast`.
+      codec: see `federated_sum`.
+      state: see `federated_sum`.
+      memory: see `federated_sum`; of what is encoded, that is, after the weight.
+      label: see `federated_sum`.
+
+    Returns:
+      As `federated_sum`.
 
     Raises:
+      ArgumentError: see `federated_sum`.
       PlacementError: if value or weight is not at CLIENTS, the value is not floating-point, or the weight is not a
         scalar.
     """
@@ -150,21 +192,21 @@ def federated_mean(
     for tensor in node.type.member.tensors:
         if not tensor.is_float:
             raise PlacementError(f"federated_mean takes floating-point tensors, got {node.type}")
-    if weight is None:
-        summed = federated_sum(Value(node), codec=codec, state=state, label=label)
-        total, rest = (summed, ()) if state is None else (summed[0], summed[1:])
-        count = Value(Count(FederatedType(member_type(jnp.float32), SERVER), (total._node,)))
-    else:
+    weighted = Value(node)
+    if weight is not None:
         weight_node = node_of(weight, "federated_mean", CLIENTS)
         tensors = weight_node.type.member.tensors
         if len(tensors) != 1 or tensors[0].shape or tensors[0].dtype.kind not in "uif":
             raise PlacementError(f"federated_mean takes a weight of one number, got {weight_node.type}")
-        weighted = federated_map(_scale, (Value(node), Value(weight_node)))
-        summed = federated_sum(weighted, codec=codec, state=state, label=label)
-        total, rest = (summed, ()) if state is None else (summed[0], summed[1:])
+        weighted = federated_map(_scale, (weighted, Value(weight_node)))
+    summed = federated_sum(weighted, codec=codec, state=state, memory=memory, label=label)
+    total, *rest = summed if isinstance(summed, tuple) else (summed,)
+    if weight is None:
+        count = Value(Count(FederatedType(member_type(jnp.float32), SERVER), (total._node,)))
+    else:
         count = federated_sum(Value(weight_node), label=f"{label} weight", kind="weights")
     mean = federated_map(divide_or_zero, (total, count))
-    return mean if state is None else (mean, *rest)
+    return (mean, *rest) if rest else mean
 
 
 def federated_min(value: Any, *, label: str = "minimum", kind: Kind = "payload") -> Value:
@@ -256,7 +298,7 @@ def _summable(value: Any, intrinsic: str) -> Node:
     return node
 
 
-def _bound(codec: CodecFor | None, node: Node, label: str) -> Any:
+def _bound(codec: CodecFor | None, node: Node, label: str) -> BoundCodec:
     if node.type.member.is_sequence:
         raise PlacementError(f"only tensors travel between SERVER and CLIENTS, got the sequence {node.type}")
     try:
@@ -266,26 +308,46 @@ def _bound(codec: CodecFor | None, node: Node, label: str) -> Any:
         raise
 
 
-def _with_state(node: Node, state: Any, bound: Any, intrinsic: str) -> tuple[Node, ...]:
-    initial = bound.initial_state()
+def _state_node(state: Any, initial: Any, intrinsic: str, start: str) -> Node | None:
+    """The node of a codec's state; None for a codec without one."""
     if state is None:
         if jax.tree.leaves(initial):
-            raise ArgumentError(f"{intrinsic} got an adaptive codec, which needs state=, a value at SERVER")
-        return (node,)
-    state_node = node_of(state, intrinsic, SERVER)
-    if not jax.tree.leaves(initial):
-        return (node,)
-    if state_node.type.member != member_type(initial):
-        raise PlacementError(
-            f"{intrinsic} needs a codec state of type {member_type(initial)}@SERVER, got {state_node.type}"
+            raise ArgumentError(
+                f"{intrinsic} got an adaptive codec, which needs state=, a value at SERVER that starts as "
+                f"codecs.bind(codec, value).{start}()"
+            )
+        return None
+    node = node_of(state, intrinsic, SERVER)
+    return _checked(node, "state", initial, intrinsic) if jax.tree.leaves(initial) else None
+
+
+def _memory_node(memory: Any, bound: BoundCodec, label: str) -> Node | None:
+    """The node of what clients remember; None for a codec that remembers nothing."""
+    if memory is not None:
+        node = node_of(memory, "federated_sum", CLIENTS)
+        return _checked(node, "memory", bound.initial_memory(), "federated_sum") if bound.needs_client_state else None
+    if bound.needs_client_state:
+        raise ArgumentError(
+            f"the codec of {label!r} needs each client to keep a memory, as error feedback does; pass memory=, a value "
+            "at CLIENTS that starts as codecs.bind(codec, value).initial_memory(), and give each client's next memory, "
+            "which the call then returns too, to its next round (learning.encoded_mean does so by itself)"
         )
-    return (node, state_node)
+    return None
 
 
-def _next_state(crossing: Node, state: Any) -> Any:
-    if len(crossing.inputs) == 1:
-        return state
-    return Value(NextState(crossing.inputs[1].type, (crossing,)))
+def _checked(node: Node, what: str, initial: Any, intrinsic: str) -> Node:
+    if node.type.member != member_type(initial):
+        expected = FederatedType(member_type(initial), node.type.placement)
+        raise PlacementError(f"{intrinsic} needs a codec {what} of type {expected}, got {node.type}")
+    return node
+
+
+def _given(*nodes: Node | None) -> tuple[Node, ...]:
+    return tuple(node for node in nodes if node is not None)
+
+
+def _next_state(crossing: Node, held: Node | None, state: Any) -> Any:
+    return state if held is None else Value(NextState(held.type, (crossing,)))
 
 
 def _map_work(work: ClientWork, nodes: list[Node], sequences: list[int]) -> Node:

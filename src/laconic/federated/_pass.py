@@ -12,7 +12,7 @@ from laconic.codecs.random import Key
 from laconic.errors import PlacementError
 from laconic.federated._crossing import Uplink, times
 from laconic.federated._fusion import Step
-from laconic.federated._graph import Aggregate, ClientKey, Constant, Node, Parameter
+from laconic.federated._graph import Aggregate, ClientKey, Constant, NextMemory, Node, Parameter
 from laconic.federated._traffic import TrafficEntry
 from laconic.federated._types import MemberType, member_type
 
@@ -65,6 +65,8 @@ class ClientPass:
     Args:
       given: parameters, constants and keys, with which the clients begin.
       steps: what each client then computes, in order.
+      remembered: what clients remember after their aggregates.
+      after: what each client computes from that, in order, once it has sent.
       aggregates: what is sent to the server.
       kept: results that stay at the clients.
       uplink: how the aggregates travel.
@@ -80,6 +82,8 @@ class ClientPass:
         *,
         given: Sequence[Node],
         steps: Sequence[Step],
+        remembered: Sequence[NextMemory],
+        after: Sequence[Step],
         aggregates: Sequence[Aggregate],
         kept: Sequence[Node],
         uplink: Uplink,
@@ -91,6 +95,8 @@ class ClientPass:
     ):
         self._given = given
         self._steps = steps
+        self._remembered = remembered
+        self._after = after
         self._aggregates = aggregates
         self._kept = kept
         self._uplink = uplink
@@ -114,7 +120,12 @@ class ClientPass:
                 if self._uplink.is_stochastic:
                     key = random.derive(self._key, "aggregate", self._index, client.id)
                 outgoing = [values[node.inputs[0]] for node in self._aggregates]
-                sent, payload = self._uplink.send(outgoing, self._parameters, self._states, key)
+                memories = [
+                    node.codec.initial_memory() if node.memory is None else values[node.memory]
+                    for node in self._aggregates
+                ]
+                sent, payload, memories = self._uplink.send(outgoing, self._parameters, self._states, memories, key)
+                self._evaluate_after(values, dict(zip(self._aggregates, memories, strict=True)))
             return ClientOutput(client.id, sent, payload, [values[node] for node in self._kept])
         except Exception as error:
             error.add_note(f"at client {client.id!r}")
@@ -155,6 +166,11 @@ class ClientPass:
         for step in self._steps:
             step(values)
         return values
+
+    def _evaluate_after(self, values: dict[Node, Any], memories: Mapping[Node, Any]) -> None:
+        values.update((node, memories[node.inputs[0]]) for node in self._remembered)
+        for step in self._after:
+            step(values)
 
 
 def _argument(node: Parameter, value: Any) -> Any:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from laconic.errors import PlacementError
 from laconic.federated._crossing import Downlink, Uplink
 from laconic.federated._fusion import Step, steps
 from laconic.federated._graph import (
@@ -10,6 +11,7 @@ from laconic.federated._graph import (
     Broadcast,
     ClientKey,
     Constant,
+    NextMemory,
     NextState,
     Node,
     Parameter,
@@ -29,6 +31,8 @@ class Phase:
       given: the clients' parameters, constants and keys that the pass needs.
       clients: what to compute at each client. What an earlier pass computed is computed again, so that no client's
         values are held between passes.
+      remembered: what clients remember after their aggregates, as far as it is used.
+      after: what to compute from that at each client, once it has sent.
       aggregates: what clients send.
       kept: results that stay at the clients.
       downlink: how broadcasts travel.
@@ -40,6 +44,8 @@ class Phase:
     broadcasts: tuple[Broadcast, ...]
     given: tuple[Node, ...]
     clients: tuple[Step, ...]
+    remembered: tuple[NextMemory, ...]
+    after: tuple[Step, ...]
     aggregates: tuple[Aggregate, ...]
     kept: tuple[Node, ...]
     downlink: Downlink
@@ -57,26 +63,52 @@ def phases(results: Sequence[Node]) -> list[Phase]:
     depth: dict[Node, int] = {}
     for node in nodes:
         below = max((depth[each] for each in node.inputs), default=0)
-        # What a crossing gives the server is there in the next phase.
+        # What a crossing gives the server is there in the next phase; what it leaves with a client, in the same.
         after = isinstance(node, Aggregate) or (isinstance(node, NextState) and isinstance(node.inputs[0], Broadcast))
-        depth[node] = below + after
+        depth[node] = below + after - isinstance(node, NextMemory)
     last = max(depth.values(), default=0)
-    return [_phase(nodes, depth, results, index) for index in range(last + 1)]
+    after_sending = _after_sending(nodes, depth)
+    return [_phase(nodes, depth, after_sending, results, index) for index in range(last + 1)]
 
 
-def _phase(nodes: Sequence[Node], depth: dict[Node, int], results: Sequence[Node], index: int) -> Phase:
+def _after_sending(nodes: Sequence[Node], depth: dict[Node, int]) -> set[Node]:
+    """What clients compute from what their codecs remember after an aggregate.
+
+    Raises:
+      PlacementError: if it would be sent, or is needed in a later pass: it cannot be computed again there.
+    """
+    found: set[Node] = set()
+    for node in nodes:
+        from_memory = [each for each in node.inputs if each in found]
+        if from_memory and (isinstance(node, Aggregate) or any(depth[each] != depth[node] for each in from_memory)):
+            raise PlacementError(
+                f"what clients remember after an aggregate, {from_memory[0].type}, can be mapped and returned, but not "
+                "be sent or used in a later pass of the same computation; give it to the next call"
+            )
+        if from_memory or isinstance(node, NextMemory):
+            found.add(node)
+    return found
+
+
+def _phase(
+    nodes: Sequence[Node], depth: dict[Node, int], after_sending: set[Node], results: Sequence[Node], index: int
+) -> Phase:
     server = [node for node in nodes if node.type.placement is SERVER and depth[node] == index]
     broadcasts = tuple(node for node in nodes if isinstance(node, Broadcast) and depth[node] == index)
     aggregates = tuple(node for node in nodes if isinstance(node, Aggregate) and depth[node] == index + 1)
     kept = tuple(dict.fromkeys(node for node in results if node.type.placement is CLIENTS and depth[node] == index))
-    outgoing = [*(node.inputs[0] for node in aggregates), *kept]
-    clients = [node for node in topological(outgoing) if node.type.placement is CLIENTS]
+    sent = [each for node in aggregates for each in node.inputs if each.type.placement is CLIENTS]
+    outgoing = [*sent, *kept]
+    clients = topological(outgoing, at=CLIENTS)
+    before = [node for node in clients if node not in after_sending]
     return Phase(
         constants=tuple(node for node in server if isinstance(node, Constant)),
         server=steps(server, nodes, results),
         broadcasts=broadcasts,
         given=tuple(node for node in clients if isinstance(node, (Parameter, Constant, ClientKey))),
-        clients=steps(clients, clients, outgoing),
+        clients=steps(before, clients, outgoing),
+        remembered=tuple(node for node in clients if isinstance(node, NextMemory)),
+        after=steps([node for node in clients if node in after_sending], clients, outgoing),
         aggregates=aggregates,
         kept=kept,
         downlink=Downlink(broadcasts, aggregates),

@@ -15,11 +15,20 @@ import optax
 from laconic.codecs import CodecFor, bind, identity
 from laconic.codecs.random import Key
 from laconic.errors import ArgumentTypeError
-from laconic.federated import Value, federated_aggregate, federated_broadcast, federated_map, federated_sum
+from laconic.federated import (
+    CLIENTS,
+    Value,
+    federated_aggregate,
+    federated_broadcast,
+    federated_map,
+    federated_sum,
+    federated_value,
+)
 from laconic.federated._intrinsics import divide_or_zero
 from laconic.learning._model import Weights
 
 State = Any
+Memory = Any
 
 LEFT_OUT = -1.0
 """The weight that a client sends to say that it is to be left out: it says so at no extra byte."""
@@ -87,11 +96,18 @@ class Aggregator:
 
     Attributes:
       initialize: weights -> state.
-      next: state@SERVER, {update}@CLIENTS, {weight}@CLIENTS -> state@SERVER, Aggregated@SERVER.
+      next: state@SERVER, {update}@CLIENTS, {weight}@CLIENTS -> state@SERVER, Aggregated@SERVER. Where clients remember
+        something, it also takes and gives that, {memory}@CLIENTS, as the last of its arguments and results.
+      initial_memory: weights -> what a client remembers before its first round: a tree of arrays, without any if
+        clients remember nothing. None is for nothing, too.
+      memories_are_joint: weights -> whether the server's state goes with all clients' memories, so that these are
+        dropped together or not at all.
     """
 
     initialize: Callable[[Weights], State]
-    next: Callable[[Value, Value, Value], tuple[Value, Value]]
+    next: Callable[..., tuple[Value, ...]]
+    initial_memory: Callable[[Weights], Memory] | None = None
+    memories_are_joint: Callable[[Weights], bool] = lambda _: False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,21 +145,37 @@ def encoded_mean(codec: CodecFor | None = None) -> Aggregator:
     The sum runs in the encoded domain as far as the codec's stages commute with it. A client with weight `LEFT_OUT`
     does not count; if the mean itself is not finite it becomes zero, and all clients count as left out.
 
+    With error feedback (`codecs.error_feedback`) each client remembers what its weighted updates have lost. One that is
+    left out sends as if it remembered nothing and had nothing to send, and remembers what it did before.
+
     Args:
       codec: a codec, or a function that is called once for each model tensor's spec and gives its codec; None sends as
         is.
     """
     codec = identity() if codec is None else codec
 
-    def next_(state: Value, update: Value, weight: Value) -> tuple[Value, Value]:
+    def next_(state: Value, update: Value, weight: Value, *memory: Value) -> tuple[Value, ...]:
         weighted = federated_map(_weighted, (update, weight))
-        total, state = federated_sum(weighted, codec=codec, state=state, label="update")
+        if memory:
+            initial = federated_value(bind(codec, update.type.member.structs).initial_memory(), CLIENTS)
+            used = federated_map(_unless_left_out, (weight, *memory, initial))
+            total, state, updated = federated_sum(weighted, codec=codec, state=state, memory=used, label="update")
+            memory = (federated_map(_unless_left_out, (weight, updated, *memory)),)
+        else:
+            total, state = federated_sum(weighted, codec=codec, state=state, label="update")
         weights = federated_aggregate(
             weight, WeightSums.zero(), _add_weight, _merge, lambda sums: sums, label="weight", kind="weights"
         )
-        return state, federated_map(_mean, (total, weights))
+        return state, federated_map(_mean, (total, weights)), *memory
 
-    return Aggregator(lambda weights: bind(codec, weights).initial_state(), next_)
+    return Aggregator(
+        lambda weights: bind(codec, weights).initial_state(),
+        next_,
+        lambda weights: bind(codec, weights).initial_memory(),
+        lambda weights: any(
+            each.needs_client_state and each.has_receiver_memory for each in bind(codec, weights).codecs
+        ),
+    )
 
 
 def server_optimizer(optimizer: optax.GradientTransformation) -> Finalizer:
@@ -197,6 +229,10 @@ def _merge(first: WeightSums, second: WeightSums) -> WeightSums:
 
 def _weighted(update: Weights, weight: Any) -> Weights:
     return jax.tree.map(lambda x: (x * jnp.maximum(weight, 0)).astype(x.dtype), update)
+
+
+def _unless_left_out(weight: Any, tree: Any, otherwise: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(weight < 0, b, a), tree, otherwise)
 
 
 def _mean(total: Weights, sums: WeightSums) -> Aggregated:

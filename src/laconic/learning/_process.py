@@ -1,7 +1,7 @@
 """Four parts composed into a learning process, written as one federated computation."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from laconic import engines
-from laconic.codecs import random
+from laconic.codecs import memory_norm, random
 from laconic.errors import ArgumentError, ArgumentTypeError
 from laconic.federated import (
     Computation,
     Engine,
+    FederatedType,
     SequenceOf,
     SequenceType,
     Traffic,
@@ -38,6 +39,9 @@ class LearningState(NamedTuple):
       client_work: see above.
       aggregator: see above.
       finalizer: see above.
+      memories: of each client that has taken part, by its id, where clients remember something (error feedback):
+        `{"memory": what it remembers, "round_number": int32, of its last round}`. In a deployment it stays with the
+        client; it does not travel.
     """
 
     key: Any
@@ -47,6 +51,7 @@ class LearningState(NamedTuple):
     client_work: Any
     aggregator: Any
     finalizer: Any
+    memories: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +108,7 @@ class LearningProcess:
             client_work=self._client_work.initialize(weights),
             aggregator=self._aggregator.initialize(weights),
             finalizer=self._finalizer.initialize(weights),
+            memories={},
         )
 
     def next(
@@ -119,19 +125,29 @@ class LearningProcess:
           ArgumentError: if the cohort is empty or holds a client twice, or its batches are not of one type.
         """
         key = random.derive(np.asarray(state.key), "round", int(state.round_number))
-        parts = state[2:]
         computation = self.computation(state, batch_type(cohort))
-        run = computation.run(parts, list(cohort), key=key, engine=self._engine, per_client_traffic=per_client_traffic)
-        parts, sums, left_out = run.result
+        arguments = (_parts(state), list(cohort), *self._remembered(state, cohort))
+        run = computation.run(*arguments, key=key, engine=self._engine, per_client_traffic=per_client_traffic)
+        parts, sums, left_out, *remembered = run.result
         result = RoundResult(self._client_work.finalize_metrics(sums), run.traffic, len(cohort), int(left_out))
-        return LearningState(state.key, np.int32(state.round_number + 1), *parts), result
+        memories = {
+            **state.memories,
+            **{
+                str(client.client_id): {"memory": memory, "round_number": np.int32(state.round_number)}
+                for updated in remembered
+                for client, memory in zip(cohort, updated, strict=True)
+            },
+        }
+        return LearningState._make((state.key, np.int32(state.round_number + 1), *parts, memories)), result
 
     def computation(self, state: LearningState, batches: SequenceType) -> Computation:
         """The round as a federated computation, built once for each type of batch."""
-        parts_type = member_type(state[2:])
+        parts_type = member_type(_parts(state))
         key = (parts_type, batches)
         if key not in self._computations:
-            self._computations[key] = self._build(parts_type, batches)
+            initial = self._initial_memory(state.weights)
+            memory_types = () if initial is None else (at_clients(initial),)
+            self._computations[key] = self._build(parts_type, batches, memory_types)
         return self._computations[key]
 
     def model_weights(self, state: LearningState) -> Weights:
@@ -149,18 +165,68 @@ class LearningProcess:
             raise ArgumentError(f"weights must be {expected}, got {found}")
         return state._replace(weights=jax.tree.map(jnp.asarray, weights))
 
-    def _build(self, parts_type: Any, batches: SequenceType) -> Computation:
-        @federated_computation(at_server(parts_type), at_clients(batches))
-        def federated_round(parts: Any, data: Any) -> Any:
+    def memory_norms(self, state: LearningState) -> dict[str, float]:
+        """Norms of what clients remember, see `codecs.memory_norm`, by client id: watch that they stay bounded."""
+        return {client_id: memory_norm(own["memory"]) for client_id, own in state.memories.items()}
+
+    def without_memories(self, state: LearningState, client_ids: Iterable[str] | None = None) -> LearningState:
+        """The state in which some clients have forgotten what they remembered, as if they had not taken part yet.
+
+        What a client remembers goes stale if it seldom takes part. This drops what is older than a hundred rounds:
+
+            old = [name for name, own in state.memories.items() if own["round_number"] < state.round_number - 100]
+            state = process.without_memories(state, old)
+
+        Args:
+          state: it is not changed.
+          client_ids: who forgets; None is all clients. Then an aggregator whose own state goes with their memories
+            (EF21) begins anew, too.
+
+        Raises:
+          ArgumentError: if only some clients are to forget what the aggregator's state goes with.
+        """
+        is_joint = self._aggregator.memories_are_joint(state.weights)
+        if client_ids is None:
+            aggregator = self._aggregator.initialize(state.weights) if is_joint else state.aggregator
+            return state._replace(memories={}, aggregator=aggregator)
+        if is_joint:
+            raise ArgumentError(
+                "the aggregator's state holds the sum of what all clients remember, so that they can only forget "
+                "together; leave client_ids out"
+            )
+        dropped = set(client_ids)
+        return state._replace(memories={name: own for name, own in state.memories.items() if name not in dropped})
+
+    def _remembered(self, state: LearningState, cohort: Sequence[Any]) -> list[list[Any]]:
+        """One list, of what each client of the cohort remembers; no list if clients remember nothing."""
+        initial = self._initial_memory(state.weights)
+        if initial is None:
+            return []
+        known = [state.memories.get(str(client.client_id)) for client in cohort]
+        return [[initial if own is None else own["memory"] for own in known]]
+
+    def _initial_memory(self, weights: Weights) -> Any:
+        """What a new client remembers; None if clients remember nothing."""
+        initial = None if self._aggregator.initial_memory is None else self._aggregator.initial_memory(weights)
+        return initial if jax.tree.leaves(initial) else None
+
+    def _build(self, parts_type: Any, batches: SequenceType, memory_types: Sequence[FederatedType]) -> Computation:
+        @federated_computation(at_server(parts_type), at_clients(batches), *memory_types)
+        def federated_round(parts: Any, data: Any, *memory: Any) -> Any:
             weights, distributor, client_work, aggregator, finalizer = parts
             distributor, received = self._distributor.next(distributor, weights)
             client_work, result = self._client_work.next(client_work, received, data)
-            aggregator, mean = self._aggregator.next(aggregator, result.update, result.weight)
+            aggregator, mean, *updated = self._aggregator.next(aggregator, result.update, result.weight, *memory)
             sums = federated_sum(result.metrics, label="metrics", kind="metrics")
             finalizer, weights = self._finalizer.next(finalizer, weights, mean.update)
-            return (weights, distributor, client_work, aggregator, finalizer), sums, mean.left_out
+            return (weights, distributor, client_work, aggregator, finalizer), sums, mean.left_out, *updated
 
         return federated_round
+
+
+def _parts(state: LearningState) -> tuple[Any, ...]:
+    """The model and its parts' states, which the server holds."""
+    return state[2:-1]
 
 
 def compose(

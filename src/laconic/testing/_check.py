@@ -27,6 +27,7 @@ _OF_BEHAVIOUR: tuple[tuple[str, Callable[[Subject], str]], ...] = (
     ("parameters", _declaration.check_parameters),
     ("jit encode", _tracing.check_jit_encode),
     ("output names", _tracing.check_output_names),
+    ("regenerated names", _tracing.check_regenerated_names),
     ("report names", _tracing.check_report_names),
     ("jit decode", _tracing.check_jit_decode),
     ("sizes", _values.check_sizes),
@@ -38,6 +39,7 @@ _OF_BEHAVIOUR: tuple[tuple[str, Callable[[Subject], str]], ...] = (
     ("stochastic", _statistics.check_stochastic),
     ("unbiased", _statistics.check_unbiased),
     ("state", _sums.check_state),
+    ("memory", _sums.check_memory),
     ("wire", _values.check_wire),
     ("other process", _elsewhere.check_other_process),
 )

@@ -14,7 +14,15 @@ from laconic.errors import DecodeError
 from laconic.testing._report import Failed
 from laconic.testing._subject import Subject, attempt
 
-_FLAGS = ("commutes_with_sum", "is_lossless", "is_unbiased", "is_stochastic")
+_FLAGS = (
+    "commutes_with_sum",
+    "is_lossless",
+    "is_linear",
+    "is_unbiased",
+    "is_stochastic",
+    "needs_client_state",
+    "has_receiver_memory",
+)
 
 
 def check_fields(stage: Stage) -> str:
@@ -61,7 +69,7 @@ def check_declared_names(stage: Stage) -> str:
 
 
 def check_flags(stage: Stage) -> str:
-    """The four flags are truth values."""
+    """The flags are truth values."""
     flags = {name: getattr(stage, name) for name in _FLAGS}
     for name, value in flags.items():
         if not isinstance(value, bool):

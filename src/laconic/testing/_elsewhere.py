@@ -27,6 +27,8 @@ def check_other_process(subject: Subject) -> str:
     """Another process, which has only the class's source and the bytes, decodes the same bits."""
     if not subject.in_other_process:
         raise NotApplicable("other_process=False")
+    if subject.stage.has_receiver_memory:
+        raise NotApplicable("decoding depends on what the receiver remembers")
     if (source := _source(subject.stage)) is None:
         raise NotApplicable(
             f"{type(subject.stage).__qualname__} is at the top level of no module that another process could import"

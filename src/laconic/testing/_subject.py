@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from laconic import codecs
-from laconic.codecs import Arrays, BoundCodec, Codec, Stage, TensorSpec, random
+from laconic.codecs import Arrays, BoundCodec, Codec, Payload, Stage, TensorSpec, random
 from laconic.codecs.random import Key
 from laconic.testing._inputs import Inputs
 from laconic.testing._report import Failed, summary
@@ -60,16 +60,35 @@ class Subject:
         told = {}
         for name, spec in self.inputs.specs.items():
             encode, decode = self.stage.parameters(self.stage.initial_state(spec))
-            told[name] = dict(encode), dict(decode)
+            coarseness = {"coarseness": jnp.float32(1)} if self.stage.is_searched else {}
+            told[name] = {**encode, **coarseness}, dict(decode)
         return told
 
-    def encode(self, name: str, key: Any, x: Any) -> dict[str, Array]:
+    def encode(self, name: str, key: Any, x: Any, told: Any = None) -> dict[str, Array]:
         """One array's encoding in the first round."""
-        return dict(self.stage.encode(key, x, self.parameters[name][0]))
+        told = self.parameters[name][0] if told is None else told
+        if self.stage.needs_client_state:
+            memory = self.stage.initial_memory(self.inputs.specs[name])
+            return dict(self.stage.encode_remembering(key, x, told, memory))
+        return dict(self.stage.encode(key, x, told))
 
-    def decode(self, name: str, encoded: Arrays) -> Array:
+    def decode(self, name: str, key: Any, encoded: Arrays) -> Array:
         """What is decoded from it."""
-        return self.stage.decode(encoded, self.parameters[name][1], num_summands=1, spec=self.inputs.specs[name])
+        spec = self.inputs.specs[name]
+        arrays = {**encoded, **self.stage.regenerate(key, spec)}
+        return self.stage.decode(arrays, self.parameters[name][1], num_summands=1, spec=spec)
+
+    def round_trip(self, tree: Any, key: Key) -> Any:
+        """What comes of a tree through bytes, to one receiver if it remembers."""
+        if not self.stage.has_receiver_memory:
+            return self.bound.decode(self.bound.encode(tree, key=key)[0].blob)
+        gather = self.bound.gather()
+        gather.add(self.contribution(tree, key).blob)
+        return gather.result()[0]
+
+    def contribution(self, tree: Any, key: Key, parameters: Any = None) -> Payload:
+        """A sender's first contribution."""
+        return self.bound.contribute(tree, self.bound.initial_memory(), key=key, parameters=parameters)[0]
 
     @functools.cached_property
     def jit_encode(self) -> Callable[..., dict[str, Array]]:
@@ -82,7 +101,7 @@ class Subject:
 
         def reproduce(key: Key, tree: Any) -> tuple[Any, Any]:
             encoded = {name: self.encode(name, key, x) for name, x in tree.items()}
-            return encoded, {name: self.decode(name, own) for name, own in encoded.items()}
+            return encoded, {name: self.decode(name, key, own) for name, own in encoded.items()}
 
         return jax.jit(jax.vmap(reproduce, in_axes=(0, None)))
 

@@ -12,6 +12,8 @@ from laconic.testing._inputs import Tree
 from laconic.testing._report import Failed, NotApplicable
 from laconic.testing._subject import Subject, attempt, describe, excess, first_difference, same_bits, specs_of_arrays
 
+_MEMORY_ROUNDS = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class _Sum:
@@ -23,6 +25,8 @@ class _Sum:
 
 def check_sum(subject: Subject) -> str:
     """Clients encode with the server's parameters; what the server decodes is the sum of the separate decodings."""
+    if subject.stage.has_receiver_memory:
+        raise NotApplicable("what is decoded depends on earlier sums")
     largest = _check_sum(subject, subject.bound.initial_state(), 0, subject.clients)[1]
     if subject.stage.is_lossless:
         return f"{subject.clients} clients, equal bits"
@@ -31,21 +35,38 @@ def check_sum(subject: Subject) -> str:
 
 def check_state(subject: Subject) -> str:
     """Over rounds with cohorts of several sizes, one client too, state and parameters keep their shapes and dtypes."""
-    if not subject.stage.is_adaptive:
+    if not (subject.stage.is_adaptive or subject.stage.has_receiver_memory):
         raise NotApplicable("the stage is stateless")
     state = subject.bound.initial_state()
     told = subject.bound.encode_parameters(state)
     cohorts = (subject.clients, 1, subject.clients + 1, 2)
     for round_number, cohort in enumerate(cohorts):
-        summed, _ = _check_sum(subject, state, round_number, cohort)
+        if subject.stage.has_receiver_memory:
+            summed = _gather(subject, state, _contributions(subject, state, round_number, cohort))
+        else:
+            summed, _ = _check_sum(subject, state, round_number, cohort)
         _check_kept("update_state to keep the state's tree, shapes and dtypes", state, summed.state)
         _check_finite(summed.state)
         _check_order(subject, state, round_number, cohort, summed)
-        _check_broadcast(subject, state, round_number)
+        if not subject.stage.has_receiver_memory:
+            _check_broadcast(subject, state, round_number)
         state = summed.state
         told_now = attempt("parameters of every state to be arrays", "", subject.bound.encode_parameters, state)
         _check_kept("parameters to keep their names, shapes and dtypes from round to round", told, told_now)
     return f"{len(cohorts)} rounds of {', '.join(map(str, cohorts))} clients"
+
+
+def check_memory(subject: Subject) -> str:
+    """From encoding to encoding a sender's memory keeps its tree, shapes and dtypes, and stays finite."""
+    if not subject.stage.needs_client_state:
+        raise NotApplicable("the encoding side remembers nothing")
+    first = memory = subject.bound.initial_memory()
+    for round_number in range(_MEMORY_ROUNDS):
+        tree, key = subject.inputs.client(round_number), subject.key("memory", round_number)
+        _, memory = subject.bound.contribute(tree, memory, key=key)
+        _check_kept("update_memory to keep the memory's tree, shapes and dtypes", first, memory)
+        _check_finite(memory)
+    return f"{_MEMORY_ROUNDS} encodings"
 
 
 def later_state(subject: Subject) -> Any:
@@ -80,9 +101,7 @@ def _check_sum(subject: Subject, state: Any, round_number: int, cohort: int) -> 
 def _contributions(subject: Subject, state: Any, round_number: int, cohort: int) -> list[bytes]:
     parameters = subject.bound.encode_parameters(state)
     return [
-        subject.bound.encode_contribution(
-            subject.inputs.client(client), key=subject.key("round", round_number, client), parameters=parameters
-        ).blob
+        subject.contribution(subject.inputs.client(client), subject.key("round", round_number, client), parameters).blob
         for client in range(cohort)
     ]
 

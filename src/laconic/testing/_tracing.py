@@ -33,6 +33,20 @@ def check_output_names(subject: Subject) -> str:
     return ", ".join(subject.stage.outputs)
 
 
+def check_regenerated_names(subject: Subject) -> str:
+    """Regenerate returns what `regenerated` declares, and contexts fit outputs and `num_contexts`."""
+    stage = subject.stage
+    for name, spec in subject.inputs.specs.items():
+        regenerated = _trace_regenerated(subject, spec)
+        _check_same_names("regenerated", f"regenerate for {spec}", stage.regenerated, regenerated)
+        outputs = _trace_encode(subject, name)
+        for output, contexts in jax.eval_shape(stage.contexts, regenerated).items():
+            expected = jax.ShapeDtypeStruct(outputs[output].shape, jnp.uint8)
+            if (contexts.shape, contexts.dtype) != (expected.shape, expected.dtype):
+                raise Failed(f"the contexts of {output!r} to be {describe(expected)}", describe(contexts))
+    return ", ".join(stage.regenerated) or "none"
+
+
 def check_report_names(subject: Subject) -> str:
     """Report returns what `merges` declares, as arrays."""
     for name, spec in subject.inputs.specs.items():
@@ -53,7 +67,7 @@ def check_report_names(subject: Subject) -> str:
 def check_jit_decode(subject: Subject) -> str:
     """`jax.jit` can trace decode, and what comes out is like the input."""
     for name, spec in subject.inputs.specs.items():
-        outputs = _trace_encode(subject, name)
+        outputs = _trace_encode(subject, name) | _trace_regenerated(subject, spec)
         _check_decoded(spec, _trace_decode(subject, name, outputs, spec))
         if subject.stage.commutes_with_sum:
             wide = dataclasses.replace(spec, dtype=_summed(spec.struct).dtype)
@@ -65,11 +79,16 @@ def check_jit_decode(subject: Subject) -> str:
 def _trace_encode(subject: Subject, name: str) -> dict[str, Any]:
     spec = subject.inputs.specs[name]
 
-    def encode(*given: Any) -> dict[str, Any]:
-        return checked_arrays(subject.stage, "output", subject.stage.encode(*given))
+    def encode(key: Any, x: Any, told: Any) -> dict[str, Any]:
+        return checked_arrays(subject.stage, "output", subject.encode(name, key, x, told))
 
     what = f"encode of {spec} to return arrays and to be traced by jax.jit"
     return attempt(what, _WAY_OUT, jax.eval_shape, encode, _KEY, spec.struct, subject.parameters[name][0])
+
+
+def _trace_regenerated(subject: Subject, spec: TensorSpec) -> dict[str, Any]:
+    what = f"regenerate for {spec} to be traced by jax.jit"
+    return dict(attempt(what, _WAY_OUT, jax.eval_shape, lambda key: subject.stage.regenerate(key, spec), _KEY))
 
 
 def _trace_decode(subject: Subject, name: str, outputs: Any, spec: TensorSpec) -> Any:

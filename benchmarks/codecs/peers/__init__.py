@@ -1,0 +1,1 @@
+"""Others' compressors on the same vectors, each in its own environment."""

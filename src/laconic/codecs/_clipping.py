@@ -1,0 +1,94 @@
+"""Clipping: what bounds an update before it is weighted, quantized or hidden in noise."""
+
+import dataclasses
+import math
+import numbers
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from laconic.codecs._registry import register
+from laconic.codecs._rounding import check_float, positive
+from laconic.codecs._scaling import normalised
+from laconic.codecs._specs import TensorSpec
+from laconic.codecs._stage import Arrays, Stage
+from laconic.codecs._stages import compute_dtype
+from laconic.codecs.random import Key
+from laconic.errors import ArgumentError, ArgumentTypeError
+
+
+class _Clipping(Stage):
+    """What all clipping has in common: it happens when encoding; decoding changes nothing, so sums stay sums.
+
+    Clip before weighting and quantizing. After a rotation it makes a bias of all that is above it.
+    """
+
+    @property
+    def commutes_with_sum(self) -> bool:
+        return True
+
+    @property
+    def is_linear(self) -> bool:
+        return True
+
+    def check(self, spec: TensorSpec) -> None:
+        check_float(self, spec)
+
+    def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
+        del parameters, num_summands
+        return encoded["values"].reshape(spec.shape).astype(spec.dtype)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class ClipByNorm(_Clipping):
+    """Scales a tensor whose L2 norm exceeds `bound` down to it: x min(1, bound / |x|). Biased if it does.
+
+    Args:
+      bound: above zero, in the unit of the tensor's entries.
+    """
+
+    name: ClassVar[str] = "clip_by_norm"
+
+    bound: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bound", positive(self.bound, "bound"))
+
+    def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
+        del key, parameters
+        unit, largest = normalised(x.astype(compute_dtype(x.dtype)))
+        # The norm itself, largest * norm, might leave the dtype.
+        norm = jnp.maximum(jnp.sqrt(jnp.sum(unit * unit)), 1)
+        clipped = unit * (self.bound / norm)
+        return {"values": jnp.where(largest > self.bound / norm, clipped.astype(x.dtype), x)}
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class ClipByValue(_Clipping):
+    """Moves entries outside low..high to the nearer end. Biased if there are any.
+
+    Args:
+      low: below high.
+      high: above low.
+    """
+
+    name: ClassVar[str] = "clip_by_value"
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise ArgumentTypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
+            object.__setattr__(self, name, float(value))
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ArgumentError(f"low and high must be finite with low < high, got {self.low} and {self.high}")
+
+    def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
+        del key, parameters
+        return {"values": jnp.clip(x.astype(compute_dtype(x.dtype)), self.low, self.high).astype(x.dtype)}

@@ -1,0 +1,149 @@
+"""The pure halves of a bound codec, for all tensors of a tree together, as JAX compiles them."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from laconic.codecs import _recursion
+from laconic.codecs._specs import TensorSpec
+from laconic.codecs._stage import Stage
+from laconic.codecs._units import Unit, join, split
+
+
+class Encoded(NamedTuple):
+    """What encoding a tree gives.
+
+    Attributes:
+      arrays: for each unit, what its coders take.
+      contexts: for each of these arrays its entries' contexts, or None.
+      reports: for each unit, its stages' reports.
+      memory: for each unit, its stages' next memories.
+      finite: for each tensor, whether it holds neither NaN nor infinity.
+      in_range: for each unit, whether its stages could keep their promises.
+    """
+
+    arrays: Any
+    contexts: Any
+    reports: Any
+    memory: Any
+    finite: Array
+    in_range: Array
+
+
+class Compiled:
+    """Encoding and decoding of units, one compiled program for each half.
+
+    Args:
+      units: what is coded as one.
+      specs: each tensor's.
+      codec_specs: each unit's, as `_recursion.initial_state` gives them.
+    """
+
+    def __init__(
+        self, units: Sequence[Unit], specs: Sequence[TensorSpec], codec_specs: Sequence[_recursion.CodecSpecs]
+    ):
+        self._units = tuple(units)
+        self._specs = tuple(specs)
+        self._codec_specs = tuple(codec_specs)
+        self.encode = jax.jit(self.trace_encode)
+        self.contexts = jax.jit(self._contexts)
+        self.decode = jax.jit(self._decode, static_argnames="is_checked")
+        self.before_sum = jax.jit(self.trace_before_sum, static_argnames="is_checked")
+        self.after_sum = jax.jit(self._after_sum)
+
+    def trace_encode(self, keys: Any, leaves: Any, parameters: Any, memory: Any) -> Encoded:
+        """The leaves' encodings."""
+        encodings = [
+            _recursion.encode(unit.codec, *given)
+            for unit, *given in zip(
+                self._units, keys, join(self._units, leaves), parameters, memory, self._codec_specs, strict=True
+            )
+        ]
+        in_range = [functools.reduce(jnp.logical_and, each.in_range, jnp.bool_(True)) for each in encodings]
+        return Encoded(
+            [list(_recursion.leaves(u.codec, each.tree)) for u, each in zip(self._units, encodings, strict=True)],
+            [each.contexts for each in encodings],
+            [each.reports for each in encodings],
+            [each.memory for each in encodings],
+            are_finite(leaves),
+            jnp.stack(in_range) if in_range else jnp.ones(0, jnp.bool_),
+        )
+
+    def trace_before_sum(self, keys: Any, arrays: Any, parameters: Any, *, is_checked: bool) -> tuple[list[Any], Array]:
+        """For each unit its summands; and whether these are finite."""
+        summands = [
+            _recursion.decode_before_sum(unit.codec, key, tree, own, specs)
+            for unit, key, tree, own, specs in self._given(keys, arrays, parameters)
+        ]
+        return summands, _received_finite(summands, is_checked)
+
+    def _contexts(self, keys: Any) -> Any:
+        return [
+            _recursion.contexts(unit.codec, key, specs)
+            for unit, key, specs in zip(self._units, keys, self._codec_specs, strict=True)
+        ]
+
+    def _decode(self, keys: Any, arrays: Any, parameters: Any, *, is_checked: bool) -> tuple[list[Any], Array]:
+        decoded = [
+            _recursion.decode(unit.codec, key, tree, own, specs)
+            for unit, key, tree, own, specs in self._given(keys, arrays, parameters)
+        ]
+        leaves = [x.astype(spec.dtype) for x, spec in self._leaves(decoded)]
+        return leaves, _received_finite(leaves, is_checked)
+
+    def _after_sum(self, summed: Any, parameters: Any, num_summands: Any, state: Any) -> tuple[list[Any], Any]:
+        decoded = [
+            _recursion.decode_after_sum(unit.codec, tree, own, specs, num_summands, held)
+            for unit, tree, own, specs, held in zip(
+                self._units, summed, parameters, self._codec_specs, state, strict=True
+            )
+        ]
+        leaves = self._leaves([x for x, _ in decoded])
+        return [x.astype(spec.dtype) if spec.is_float else x for x, spec in leaves], [held for _, held in decoded]
+
+    def _leaves(self, arrays: Sequence[Array]) -> list[tuple[Array, TensorSpec]]:
+        return list(zip(split(self._units, arrays, self._specs), self._specs, strict=True))
+
+    def _given(self, keys: Any, arrays: Any, parameters: Any) -> list[tuple[Any, ...]]:
+        return [
+            (unit, key, _recursion.unleaves(unit.codec, iter(own_arrays)), own, specs)
+            for unit, key, own_arrays, own, specs in zip(
+                self._units, keys, arrays, parameters, self._codec_specs, strict=True
+            )
+        ]
+
+
+def with_coarseness(units: Sequence[Unit], parameters: Sequence[Any], coarseness: Sequence[float]) -> list[Any]:
+    """Encode parameters in which stages that look for their rate also find how coarse to be."""
+
+    def told(value: float, stage: Stage, own: Any) -> Any:
+        return {**own, "coarseness": np.float32(value)} if stage.is_searched else own
+
+    return [
+        _recursion.map_stages(unit.codec, functools.partial(told, value), own) if unit.codec.is_searched else own
+        for unit, own, value in zip(units, parameters, coarseness, strict=True)
+    ]
+
+
+def are_finite(trees: Sequence[Any]) -> Bool[Array, " trees"]:
+    """For each tree of arrays whether its floats are neither NaN nor infinite."""
+    checks = [
+        [jnp.isfinite(x).all() for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+        for tree in trees
+    ]
+    if not checks:
+        return jnp.ones(0, jnp.bool_)
+    return jnp.stack([functools.reduce(jnp.logical_and, own, jnp.bool_(True)) for own in checks])
+
+
+def _received_finite(trees: Sequence[Any], is_checked: bool) -> Bool[Array, " trees"]:
+    """Like `are_finite`, of what was decoded.
+
+    What is read in the process that made it was checked when it was made: another check is another pass over the model.
+    """
+    return jnp.ones(len(trees), jnp.bool_) if is_checked else are_finite(trees)

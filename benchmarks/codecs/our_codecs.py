@@ -112,7 +112,6 @@ def entries() -> list[Entry]:
         *(Entry("qsgd", (("levels", levels), ("bucket_size", 128))) for levels in (1, 7, 15, 127)),
         Entry("ternary"),
         *each("random_k", "fraction", (0.001, 0.01, 0.1)),
-        *each("count_sketch", "fraction", (0.05, 0.25)),
         *each("auto", "bits_per_parameter", (0.05, 0.25, 1.0, 2.0, 4.0), family="auto"),
         *each("auto", "nmse", (1.0, 0.1, 0.01), family="auto"),
         # Biased.

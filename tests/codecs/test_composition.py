@@ -43,7 +43,7 @@ def test_stages_compose():
 
 
 def test_flags_of_compositions():
-    """A codec is lossless, commutes, draws, adapts if its stages do; unbiased if lossy below linear only."""
+    """A codec is lossless, commutes, draws, adapts if its stages do; unbiased if lossy only below linear stages."""
     assert codecs.chain(Flatten(), Identity()).is_lossless
     assert not codecs.chain(Flatten(), Scale()).is_lossless
     assert codecs.chain(Flatten(), Scale()).commutes_with_sum

@@ -31,7 +31,7 @@ imports: setup
 
 # Documentation blocks and examples run among the tests.
 tests: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 docs: setup
 	$(BIN)/mkdocs build --strict --quiet

@@ -24,6 +24,9 @@ RESULTS = Path(__file__).parent / "results"
 LARGE = 2**20
 LOW_RATE = 0.05
 PROMISE = 0.03
+WORD = 4  # bytes of which an entropy coder's output is made
+SMALLEST = 16  # bytes of an empty payload: frame and key
+EXACT = 1e-10  # of nmse: what float32 itself loses, more or less
 GAP, LATTICE_GAP = 0.27, 0.17
 RATIO = 4.5
 AUTO_RATES = (0.05, 0.25, 1.0, 2.0, 4.0)
@@ -168,15 +171,17 @@ def _low_rate(codec: Any, tree: Any) -> tuple[str, bool]:
     distortion = float(np.mean([measure.nmse(vector, each) for each in decoded]))
     of_mean = measure.nmse(vector, np.mean(decoded, axis=0))
     rate = 8 * float(np.mean([trip.nbytes for trip in trips])) / vector.size
-    described = 8 * float(np.mean([trip.described_nbytes for trip in trips])) / vector.size
+    # Encoded anew: the promise counts the description where it travels.
+    described_nbytes = [len(codecs.encode(tree, codec, seed=seed)) for seed in range(3)]
+    described = 8 * float(np.mean(described_nbytes)) / vector.size
     unbiased = all(codec.is_unbiased for codec in bound.codecs)
     report = (
-        f"{rate:.5f} bit, described {described:.5f} ({trips[0].nbytes:,} and {trips[0].described_nbytes:,} bytes; "
+        f"{rate:.5f} bit, described {described:.5f} ({trips[0].nbytes:,} and {described_nbytes[0]:,} bytes; "
         f"{32 / rate:.0f} x smaller than fp32), nmse {distortion:.2f}, of the mean of {len(trips)} draws {of_mean:.3f}"
     )
     # Independent unbiased errors: the mean's is that of one divided by how many there are, but for chance.
     averages = of_mean <= 1.25 * distortion / len(trips)
-    within = rate <= LOW_RATE * 1.005 and described <= LOW_RATE * (1 + PROMISE)
+    within = rate <= LOW_RATE * 1.005 and described <= LOW_RATE * 1.005
     return report, within and unbiased and averages
 
 
@@ -248,7 +253,7 @@ def auto(options: Options) -> Iterator[Claim]:
         for size in vectors.SIZES:
             if size > options.max_size:
                 continue
-            asked = f"within {100 * PROMISE:g} % on {len(names)} vectors"
+            asked = f"within {100 * PROMISE:g} % on {len(names)} vectors (bytes: or one coder's word, 4 bytes)"
             with _Guard(f"{entry.label}, d = {size:,}", asked) as guard:
                 misses = {name: _miss(entry.codec, argument, target, name, size, options) for name in names}
                 worst = max(misses, key=lambda name: abs(misses[name]))
@@ -259,12 +264,21 @@ def auto(options: Options) -> Iterator[Claim]:
 
 
 def _miss(codec: Any, argument: str, target: float, name: str, size: int, options: Options) -> float:
+    """How far off, as a share of the target; what neither can nor should be kept to is none.
+
+    A payload's frame and key are 16 bytes, and a vector that is right to float32's precision needs no more bytes.
+    """
     x = vectors.vector(name, size, options.data)
     # The error of few numbers varies with the draw; it is the expected one that is promised.
     seeds = options.seeds if size > 10_000 else range(50 if argument == "nmse" else 5)
     _, trips = _trips(codec, x, seeds)
     rate, distortion = _means(x, trips)
-    return (rate if argument == "bits_per_parameter" else distortion) / target - 1
+    if argument == "nmse":
+        return distortion / target - 1
+    nbytes, asked_nbytes = rate * size / 8, target * size / 8
+    is_smallest = asked_nbytes < SMALLEST and nbytes <= 2 * SMALLEST
+    is_exact = nbytes < asked_nbytes and distortion < EXACT
+    return 0.0 if is_smallest or is_exact or abs(nbytes - asked_nbytes) <= WORD else nbytes / asked_nbytes - 1
 
 
 class _Guard:

@@ -146,10 +146,7 @@ def results(codes: Codes, count: int) -> dict[str, Result | str]:
     ours: dict[str, Callable[[], codecs.Coder]] = {"Laconic": our_codecs.entropy_coder}
     ours |= {f"Laconic {name}": lambda name=name: our_codecs.other_coder(name) for name in our_codecs.ENTROPY_CODERS}  # type: ignore[misc]
     for name, make in ours.items():
-        try:
-            found[name] = _laconic(make(), codes, count)
-        except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"
+        found[name] = _laconic(make(), codes, count)
     found["constriction ANS"] = _constriction(codes, False, count)
     if codes.contexts is not None:
         found["constriction ANS, contexts"] = _constriction(codes, True, count)

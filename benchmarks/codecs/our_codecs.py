@@ -12,11 +12,6 @@ import jax
 import numpy as np
 
 import laconic.codecs
-from laconic.errors import ArgumentError
-
-
-class NotAvailableError(Exception):
-    """The library has no such factory, or not with these arguments, yet."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,19 +45,11 @@ class Entry:
 
     @functools.cached_property
     def codec(self) -> Any:
-        """The codec.
-
-        Raises:
-          NotAvailableError: if the library has none such.
-        """
+        """The codec."""
         return self._made(dict(self.arguments))
 
     def codec_for(self, x: np.ndarray) -> Any:
-        """The codec for a vector.
-
-        Raises:
-          NotAvailableError: if the library has none such.
-        """
+        """The codec for a vector."""
         if not self.in_rms:
             return self.codec
         arguments = dict(self.arguments)
@@ -70,10 +57,7 @@ class Entry:
         return self._made(arguments)
 
     def _made(self, arguments: dict[str, Any]) -> Any:
-        try:
-            return getattr(laconic.codecs, self.factory)(**arguments)
-        except (AttributeError, TypeError, ArgumentError) as error:
-            raise NotAvailableError(f"{self.label}: {error}") from error
+        return getattr(laconic.codecs, self.factory)(**arguments)
 
 
 RATES = (1.0, 2.0, 3.0, 4.0)
@@ -107,6 +91,7 @@ def entries() -> list[Entry]:
         *each("hadamard_quantization", "bits", (1, 2, 4, 8)),
         *each("kashin_quantization", "bits", (1, 2, 4, 8)),
         *each("eden", "bits", (0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4)),
+        *each("eden", "bits", (0.1, 0.25, 0.5, 1, 2, 3, 4), family="eden, entropy", entropy_coded=True),
         Entry("drive"),
         Entry("ternary", (("clip", 2.5),), "ternary, clipped"),
         *(Entry("qsgd", (("levels", levels), ("bucket_size", 128))) for levels in (1, 7, 15, 127)),
@@ -131,11 +116,7 @@ ENTROPY_CODERS = ("Huffman", "Rice", "EliasGamma")
 
 
 def entropy_coder() -> laconic.codecs.Coder:
-    """The coder of the library's integers: the one that `dithered` ends in.
-
-    Raises:
-      NotAvailableError: if there is none.
-    """
+    """The coder of the library's integers: the one that `dithered` ends in."""
     codec: Any = Entry("dithered", (("nmse", 0.1),)).codec
     while isinstance(codec, laconic.codecs.Codec):
         codec = dict(codec.children)[codec.stage.compressible[0]]
@@ -143,15 +124,8 @@ def entropy_coder() -> laconic.codecs.Coder:
 
 
 def other_coder(name: str) -> laconic.codecs.Coder:
-    """A coder by its class.
-
-    Raises:
-      NotAvailableError: if there is none such.
-    """
-    try:
-        return getattr(laconic.codecs, name)()
-    except (AttributeError, TypeError) as error:
-        raise NotAvailableError(f"{name}: {error}") from error
+    """A coder by its class."""
+    return getattr(laconic.codecs, name)()
 
 
 def tutorial_codec(packing: str) -> Callable[[laconic.codecs.TensorSpec], laconic.codecs.Codec]:

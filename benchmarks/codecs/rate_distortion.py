@@ -14,6 +14,7 @@ Writes rate_distortion.csv, .md and .json and the plots into benchmarks/codecs/r
 
 import argparse
 import csv
+import json
 import re
 import sys
 import time
@@ -56,20 +57,12 @@ def our_rows(
 ) -> Iterator[Row]:
     """Rows of Laconic's codecs; those that the library lacks are named on the way."""
     for entry in entries:
-        try:
-            entry.codec  # noqa: B018 - whether there is one
-        except our_codecs.NotAvailableError as error:
-            print(f"not available: {error}", file=sys.stderr, flush=True)
-            continue
         started = time.perf_counter()
         for (name, size), x in named.items():
             if entry.takes_matrices != (x.ndim == 2):
                 continue
             row = {"by": OURS, "codec": entry.label, "family": entry.curve, "vector": name, "size": size}
-            try:
-                yield finished(row | outcome(entry.codec_for(x), x, seeds))
-            except Exception as error:
-                yield finished(row | {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]})
+            yield finished(row | outcome(entry.codec_for(x), x, seeds))
         print(f"{entry.label}: {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
 
 
@@ -117,13 +110,13 @@ def _cells(row: Row) -> tuple[Any, ...]:
     return (
         row["by"],
         row["codec"],
-        _number(row["bytes"], ",d"),
+        _number(row.get("bytes"), ",d"),
         _number(row.get("described_bytes"), ",d"),
         _number(row.get("reported_bytes"), ",.0f"),
-        _number(row["bits_per_parameter"], ".4f"),
+        _number(row.get("bits_per_parameter"), ".4f"),
         _number(row["nmse"], ".4g"),
         "yes" if row["unbiased"] else "no",
-        _number(row["gap"], ".3f"),
+        _number(row.get("gap"), ".3f"),
     )
 
 
@@ -170,6 +163,21 @@ def load(folder: Path) -> list[Row]:
         ]
 
 
+def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """The old rows, with new ones in their places."""
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return row["by"], row["codec"], row["vector"], row["size"]
+
+    found = {key(row): row for row in new}
+    return [*(found.pop(key(row), row) for row in old), *found.values()]
+
+
+def stored_about(folder: Path) -> dict[str, Any]:
+    """What is known of the peers that the folder's rows are of."""
+    return dict(json.loads((folder / "rate_distortion.json").read_text())["peers"])
+
+
 def main() -> None:
     """Measures, prints the table, writes results and plots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -180,6 +188,9 @@ def main() -> None:
     parser.add_argument("--codecs", default="", help="only codecs of Laconic's whose label matches this expression")
     parser.add_argument("--no-peers", action="store_true", help="only Laconic's codecs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    parser.add_argument(
+        "--update", action="store_true", help="keep the rows that are not measured anew"
+    )
     parser.add_argument("--plots-only", action="store_true", help="draw what the folder's CSV file holds")
     arguments = parser.parse_args()
     if arguments.plots_only:
@@ -195,6 +206,8 @@ def main() -> None:
         stored = vectors.stored(list(names), arguments.max_size, arguments.data)
         others, about = peer_rows({"vectors": stored, "seeds": list(seeds)})
         rows += others
+    if arguments.update:
+        rows, about = merged(load(arguments.results), rows), about or stored_about(arguments.results)
     order = {key: index for index, key in enumerate(named)}
     rows.sort(key=lambda row: order[row["vector"], row["size"]])
     print(table(rows))

@@ -23,7 +23,7 @@ def test_chain_nests_from_left_to_right():
     assert dict(inner.children) == {"quantized": FixedWidth(4), "range": Raw()}
     assert codecs.chain(Flatten()) == codecs.chain(Flatten(), Raw())
     assert codecs.chain(Flatten(), codecs.chain(Identity())) == codecs.chain(Flatten(), Identity())
-    assert str(codec) == f"{Flatten()} > {UniformQuantizer(4)} > {FixedWidth(4)}"
+    assert str(codec) == "Flatten() > UniformQuantizer(bits=4) > FixedWidth(bits=4)"
 
 
 def test_branch_gives_each_output_its_own_codec():

@@ -97,7 +97,7 @@ def test_few_blocks(num_blocks):
 
 @pytest.mark.parametrize("step", [3.0, 1.0, 0.3, 0.01])
 def test_gain(step):
-    """A block takes at least 6 bits less than its integers by themselves, half a bit being theirs and parity one."""
+    """A block takes at least 6 bits less than its doubled integers one by one: they say the half eight times."""
     points, contexts = quantized_points(20_000, step)
     coded = assert_round_trip(E8Coder(), points, contexts)
     assert coded[0] == Mode.BLOCKS
@@ -231,7 +231,11 @@ def test_rejects():
     def plain(values):
         return bytes(EntropyCoder().encode(values))
 
-    halves, others, last = plain(np.zeros(100, np.uint8)), plain(np.zeros(700, np.int32)), plain(np.zeros(100, np.int32))
+    halves, others, last = (
+        plain(np.zeros(100, np.uint8)),
+        plain(np.zeros(700, np.int32)),
+        plain(np.zeros(100, np.int32)),
+    )
     assert_rejects(b"", "an e8 section's mode needs 1 bytes")
     assert_rejects(b"\2" + coded[1:], "an e8 section has the unknown mode 2")
     assert_rejects(b"\0" + plain(points + 1 - 2 * (np.arange(800) < 9)), "holds what is no point of the lattice")
@@ -241,7 +245,7 @@ def test_rejects():
         ((plain(np.full(100, 2, np.uint8)), others, last), "must hold integers from 0 to 1"),
         ((halves, plain(np.full(700, 2**29 + 2, np.int32)), last), "must hold integers from -536870913 to 536870913"),
         ((halves, others, plain(np.full(100, 2**28 + 1, np.int32))), "must hold integers from -268435457 to 268435456"),
-        ((halves, others, plain(np.full(99, 7, np.int32))[:2]), "DecodeError|needs|ends|varint"),
+        ((halves, others, plain(np.full(99, 7, np.int32))[:2]), "truncated"),
     ]:
         data = b"\1" + b"".join(bytes([len(part)]) + part for part in parts[:2]) + parts[2]
         assert_rejects(data, message)

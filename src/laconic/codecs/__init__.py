@@ -15,6 +15,7 @@ from laconic.codecs._api import initial_state as initial_state
 from laconic.codecs._api import payload_size as payload_size
 from laconic.codecs._bind import CodecFor as CodecFor
 from laconic.codecs._bind import bind as bind
+from laconic.codecs._block_quantizer import BlockQuantizer as BlockQuantizer
 from laconic.codecs._bound import BoundCodec as BoundCodec
 from laconic.codecs._classic_factories import cast as cast
 from laconic.codecs._classic_factories import count_sketch as count_sketch

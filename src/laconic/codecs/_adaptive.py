@@ -7,20 +7,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from laconic.codecs._merging import Merge
+from laconic.codecs._passing import Passing
 from laconic.codecs._registry import register
 from laconic.codecs._rounding import (
     LARGEST_CODE,
     DitheredRounding,
     RandomRounding,
     Rounding,
-    check_float,
     guessed_step,
     no_finer_than_floats,
     positive,
 )
 from laconic.codecs._scaling import magnitude, nonzero, normalised, root_mean_square
 from laconic.codecs._specs import TensorSpec
-from laconic.codecs._stage import Arrays, Stage, State
+from laconic.codecs._stage import Arrays, State
 from laconic.codecs._stages import compute_dtype
 from laconic.errors import ArgumentError
 
@@ -181,7 +181,7 @@ class AdaptiveStochasticGrid(_ServerStep, RandomRounding):
 
 @register
 @dataclasses.dataclass(frozen=True)
-class AdaptiveClip(Stage):
+class AdaptiveClip(Passing):
     """Scales a tensor down to a norm that follows a quantile of the clients' norms.
 
     The bound C moves to C exp(-rate (b - quantile)), b being the share of clients whose norm was at most C (Andrew et
@@ -207,17 +207,6 @@ class AdaptiveClip(Stage):
         if self.quantile > 1:
             raise ArgumentError(f"quantile must lie above 0 and up to 1, got {self.quantile}")
 
-    @property
-    def commutes_with_sum(self) -> bool:
-        return True
-
-    @property
-    def is_linear(self) -> bool:
-        return True
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
-
     def initial_state(self, spec: TensorSpec) -> State:
         del spec
         return jnp.float32(self.initial_bound)
@@ -231,10 +220,6 @@ class AdaptiveClip(Stage):
         norm = _norm(flat)
         factor = jnp.minimum(1, parameters["bound"].astype(flat.dtype) / nonzero(norm))
         return {"values": (flat * factor).astype(x.dtype)}
-
-    def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
-        del parameters, num_summands
-        return encoded["values"].reshape(spec.shape).astype(spec.dtype)
 
     def report(self, x: Array, encoded: Arrays, parameters: Arrays) -> dict[str, Array]:
         del encoded

@@ -8,41 +8,19 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from laconic.codecs._passing import Passing
 from laconic.codecs._registry import register
-from laconic.codecs._rounding import check_float, positive
+from laconic.codecs._rounding import positive
 from laconic.codecs._scaling import normalised
-from laconic.codecs._specs import TensorSpec
-from laconic.codecs._stage import Arrays, Stage
+from laconic.codecs._stage import Arrays
 from laconic.codecs._stages import compute_dtype
 from laconic.codecs.random import Key
 from laconic.errors import ArgumentError, ArgumentTypeError
 
 
-class _Clipping(Stage):
-    """What all clipping has in common: it happens when encoding; decoding changes nothing, so sums stay sums.
-
-    Clip before weighting and quantizing. After a rotation it makes a bias of all that is above it.
-    """
-
-    @property
-    def commutes_with_sum(self) -> bool:
-        return True
-
-    @property
-    def is_linear(self) -> bool:
-        return True
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
-
-    def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
-        del parameters, num_summands
-        return encoded["values"].reshape(spec.shape).astype(spec.dtype)
-
-
 @register
 @dataclasses.dataclass(frozen=True)
-class ClipByNorm(_Clipping):
+class ClipByNorm(Passing):
     """Scales a tensor whose L2 norm exceeds `bound` down to it: x min(1, bound / |x|). Biased if it does.
 
     Args:
@@ -67,7 +45,7 @@ class ClipByNorm(_Clipping):
 
 @register
 @dataclasses.dataclass(frozen=True)
-class ClipByValue(_Clipping):
+class ClipByValue(Passing):
     """Moves entries outside low..high to the nearer end. Biased if there are any.
 
     Args:

@@ -1,8 +1,9 @@
 """Dithered quantization to the lattice E8: eight entries at a time, a ninth of a bit better than one at a time.
 
 E8 is D8, the points of eight integers with an even sum, together with D8 + 1/2 (all entries moved by 1/2). A unit of
-volume has one point; its second moment per entry is 929/12960, where the integers have 1/12 (Conway and Sloane 1999,
-"Sphere Packings, Lattices and Groups", chapter 21, table 21.1). The points are stored doubled, as integers.
+volume has one point; its cell's second moment per entry is 929/12960, where the integers have 1/12 (Conway and Sloane
+1982, "Voronoi regions of lattices, second moments of polytopes, and quantization"). Points are stored doubled, as
+integers.
 """
 
 import dataclasses
@@ -18,8 +19,8 @@ from jaxtyping import Array, Bool, Float, Int
 from laconic.codecs import random
 from laconic.codecs._grid import OwnStep
 from laconic.codecs._registry import register
-from laconic.codecs._rounding import LARGEST_CODE
-from laconic.codecs._scaling import magnitude, nonzero, root_mean_square
+from laconic.codecs._rounding import LARGEST_CODE, in_steps
+from laconic.codecs._scaling import magnitude, root_mean_square
 from laconic.codecs._specs import TensorSpec
 from laconic.codecs._stage import Arrays
 from laconic.codecs._stages import compute_dtype
@@ -41,7 +42,7 @@ class DitheredLattice(OwnStep):
 
     Q gives the nearest point of the lattice, and u is uniform over the points' Voronoi cell; both ends make it from the
     key. The error is uniform over the cell, with variance 929/12960 step**2 an entry, and independent of x, for every x
-    (Zamir and Feder 1996, "On lattice quantization noise", theorem 1). The n entries are in one dimension; with
+    (Zamir and Feder 1996, "On lattice quantization noise"). The n entries are in one dimension; with
     m = ceil(n / 8), entries j, j + m, ..., j + 7 m are a block, and zeros fill the last ones.
 
     To be coded by `E8Coder`, which alone knows that the entries of a block depend on one another.
@@ -88,7 +89,7 @@ class DitheredLattice(OwnStep):
         dither = self.regenerate(key, TensorSpec("", x.shape, np.dtype(x.dtype)))["dither"]
         x = x.reshape(-1).astype(compute_dtype(x.dtype))
         step = self.chosen_step(x, parameters)
-        y = jnp.pad(x / nonzero(step), (0, dither.size - x.size)) - dither
+        y = jnp.pad(in_steps(x, step), (0, dither.size - x.size)) - dither
         # All that follows must see the same y, however it is compiled: a sum's parity hangs on the last place.
         y = jax.lax.optimization_barrier(jnp.clip(y, -_LARGEST, _LARGEST)).reshape(DIMENSIONS, -1)
         whole = jnp.floor(y)

@@ -139,7 +139,7 @@ class RotatedQuantizer(Stage):
         del parameters
         rotation = Rotation(x.size)
         words = self.regenerate(key, TensorSpec("", x.shape, np.dtype(x.dtype)))["words"]
-        x = x.reshape(-1).astype(compute_dtype(x.dtype))
+        x = jnp.asarray(x.reshape(-1), compute_dtype(x.dtype))
         if x.size == 0:
             return self.quantized(rotation, x) | {"scales": x}
         groups = [normalised(group, axis=1) for group in rotation.of_blocks(x)]

@@ -19,8 +19,8 @@ from jaxtyping import Array
 from laconic.codecs._classic_quantizers import check_whole
 from laconic.codecs._codec import Codec, chain
 from laconic.codecs._merging import summed_dtype
+from laconic.codecs._passing import Passing
 from laconic.codecs._registry import register
-from laconic.codecs._rounding import check_float
 from laconic.codecs._specs import TensorSpec
 from laconic.codecs._stage import Arrays, Stage, State
 from laconic.codecs._stages import compute_dtype
@@ -36,19 +36,8 @@ _LARGEST_SIZE = 2**24
 _MAX_CLIENTS = 2**31 - 1
 
 
-class _Remembering(Stage):
+class _Remembering(Passing):
     """What kinds of error feedback have in common: the receiver takes what arrives as it is."""
-
-    @property
-    def commutes_with_sum(self) -> bool:
-        return True
-
-    @property
-    def is_linear(self) -> bool:
-        return True
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
 
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
         """Without a memory: the array itself."""
@@ -58,10 +47,6 @@ class _Remembering(Stage):
     def encode_remembering(self, key: Key, x: Array, parameters: Arrays, memory: State) -> dict[str, Array]:
         del key, parameters
         return {"values": _saturated(self._due(x.astype(compute_dtype(x.dtype)), memory), x.dtype)}
-
-    def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
-        del parameters, num_summands
-        return encoded["values"].astype(spec.dtype)
 
     @abc.abstractmethod
     def _due(self, x: Array, memory: State) -> Array:
@@ -179,7 +164,7 @@ class EF21(_Remembering):
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Shrink(Stage):
+class Shrink(Passing):
     """Decodes to a multiple of what was encoded, which makes an unbiased codec below it a contractive one.
 
     With x^ unbiased and E|x^ - x|^2 = nmse |x|^2, E|a x^ - x|^2 = ((1 - a)^2 + a^2 nmse) |x|^2, which is least, and
@@ -195,17 +180,6 @@ class Shrink(Stage):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", _share(self.factor, "factor"))
-
-    @property
-    def commutes_with_sum(self) -> bool:
-        return True
-
-    @property
-    def is_linear(self) -> bool:
-        return True
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
 
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
         del key, parameters

@@ -6,8 +6,8 @@ to all of them again. Each block is transformed by itself: y = H D x with an ort
 and random signs D (Ailon and Chazelle 2009, "The fast Johnson-Lindenstrauss transform"; Suresh et al. 2017,
 "Distributed mean estimation with limited communication", section 3).
 
-The transform runs over the first five bits of the index as products with a 32 x 32 matrix, then over two bits at a time
-as sums and differences of long rows: of the forms that XLA compiles for CPUs, the fastest.
+The transform runs over the last five bits of the index as products with a 32 x 32 matrix, and over two bits at a time
+of the others as sums and differences of long rows: of the forms that XLA compiles for CPUs, the fastest.
 """
 
 import dataclasses
@@ -91,9 +91,11 @@ def transform(x: Array, max_block: int) -> Array:
       x: a vector of any length, whose blocks descend: as many as fit of `max_block`, then powers of two.
       max_block: a power of two, 32 at least.
     """
+    if x.size and x.size % max_block == 0:
+        return _equal_blocks(x, max_block)
     first = x.size - x.size % _ROW
     done = [x[first:] @ jnp.asarray(_small_blocks(x.size - first), x.dtype)]
-    x = jnp.matmul(x[:first].reshape(-1, _ROW), jnp.asarray(sylvester(_ROW), x.dtype), precision="highest").reshape(-1)
+    x = _rows(x[:first])
     block = _ROW
     # Each turn joins blocks to larger ones, and sets those aside that are as large as they get.
     while block < max_block and x.size:
@@ -106,6 +108,21 @@ def transform(x: Array, max_block: int) -> Array:
     return _concatenated([part for part in (x, *reversed(done)) if part.size], x)
 
 
+def _equal_blocks(x: Array, block: int) -> Array:
+    """The transform where all blocks are of one size."""
+    while block > _ROW:
+        radix = 4 if block >= 4 * _ROW else 2
+        block //= radix
+        x = _joined(x, block, radix)
+    # The product comes last, since XLA would compute sums and differences anew in whatever copies them.
+    return _rows(x)
+
+
+def _rows(x: Array) -> Array:
+    """The transform of each 32 entries."""
+    return jnp.matmul(x.reshape(-1, _ROW), jnp.asarray(sylvester(_ROW), x.dtype), precision="highest").reshape(-1)
+
+
 def sylvester(size: int) -> np.ndarray:
     """Sylvester's Hadamard matrix over sqrt(size): orthonormal, symmetric, of size a power of two."""
     matrix = np.ones((1, 1))
@@ -115,7 +132,7 @@ def sylvester(size: int) -> np.ndarray:
 
 
 def _joined(x: Array, block: int, count: int) -> Array:
-    """`count` neighbouring blocks, transformed already, to a block of all of them."""
+    """Transforms along the index of the block, of each `count` neighbouring blocks: makes one of them."""
     parts = x.reshape(-1, count, block) * count**-0.5
     return jnp.stack(_sums([parts[:, i] for i in range(count)]), axis=1).reshape(-1)
 

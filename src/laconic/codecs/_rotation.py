@@ -15,7 +15,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Shaped, UInt32
 
 from laconic.codecs._hadamard import negate, num_sign_words, transform
 from laconic.codecs._scaling import nonzero
@@ -87,8 +87,8 @@ class Rotation:
         """Each block's largest absolute value."""
         return _joined([jnp.abs(group).max(axis=1) for group in self.of_blocks(x)], x)
 
-    def spread(self, per_block: Float[Array, " blocks"]) -> Float[Array, " n"]:
-        """For each entry its block's number."""
+    def spread(self, per_block: Shaped[Array, " blocks"]) -> Shaped[Array, " n"]:
+        """For each entry its block's value."""
         parts, start = [], 0
         for count, size in self.groups:
             parts.append(jnp.broadcast_to(per_block[start : start + count, None], (count, size)).reshape(-1))

@@ -3,6 +3,7 @@
 Rates and errors in the docstrings are for n independent Gaussian entries, unless they say that they hold for any.
 """
 
+from laconic.codecs._block_quantizer import BlockQuantizer
 from laconic.codecs._codebooks import MAX_BITS, uniform_step
 from laconic.codecs._codec import Codec, branch, chain
 from laconic.codecs._coders import FixedWidth
@@ -13,15 +14,17 @@ from laconic.codecs._kashin import Kashin
 from laconic.codecs._stages import UniformQuantizer
 from laconic.codecs._transforms import PerChannelQuantizer
 
+_BLOCK = 2**13  # large enough to make any entries Gaussian; smaller ones would follow the vector's scale more closely
+
 
 def hadamard_quantization(bits: int = 8, *, seed: int = 0, stochastic: bool = True) -> Codec:
-    """A randomized Hadamard transform, then uniform quantization between the least and the largest coefficient.
+    """A randomized Hadamard transform in blocks of 8,192, then uniform quantization of each within its own range.
 
-    y = H D x in blocks of powers of two, then as `uniform_quantization`. Spreads what single entries hold over many,
-    so that outliers do not stretch the range: about +-sqrt(2 ln 2n) root mean squares, whatever x is.
-    Rate: `bits` bits per element, and 64 bits for the range; nothing is padded. Error for any x, at n = 2**20: nmse
-    22.7, 1.92, 0.323, 0.0703, 0.0040 and 0.00024 with 1, 2, 3, 4, 6 and 8 bits. Unbiased if stochastic. Does not
-    commute with the sum, since clients' ranges differ.
+    y = H D x, then as `uniform_quantization`. Spreads what single entries hold over a block, so that outliers do not
+    stretch its range: about +-sqrt(2 ln 2b) root mean squares of the block's b entries, whatever they are.
+    Rate: `bits` bits per element, and 64 bits for each block's range; nothing is padded. Error for any x of many
+    blocks: nmse about 13, 1.1, 0.20 and 0.043 with 1, 2, 3 and 4 bits, then a quarter for each further bit.
+    Unbiased if stochastic. Does not commute with the sum, since clients' ranges differ.
     Source: Suresh et al. 2017, "Distributed mean estimation with limited communication", section 3; TFF's
     `tensor_encoding.encoders.hadamard_quantization`, which pads to a power of two.
 
@@ -33,7 +36,7 @@ def hadamard_quantization(bits: int = 8, *, seed: int = 0, stochastic: bool = Tr
     Raises:
       ArgumentError: if an argument is out of range.
     """
-    return chain(Hadamard(seed), UniformQuantizer(bits, stochastic=stochastic), FixedWidth(bits))
+    return chain(Hadamard(seed, _BLOCK), BlockQuantizer(bits, _BLOCK, stochastic), FixedWidth(bits))
 
 
 def kashin_quantization(bits: int = 8, *, seed: int = 0, stochastic: bool = True) -> Codec:

@@ -99,7 +99,7 @@ class DitheredRounding(Rounding):
         dither = self.regenerate(key, TensorSpec("", x.shape, np.dtype(x.dtype)))["dither"]
         x = x.reshape(-1).astype(compute_dtype(x.dtype))
         step = self.chosen_step(x, parameters)
-        codes = jnp.where(step > 0, jnp.round(x / nonzero(step) - dither), 0)
+        codes = jnp.where(step > 0, jnp.round(in_steps(x, step) - dither), 0)
         return {"codes": self._codes(codes), "step": self.sent_step(step)}
 
     def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
@@ -122,7 +122,7 @@ class RandomRounding(Rounding):
         x = x.reshape(-1).astype(compute_dtype(x.dtype))
         step = self.chosen_step(x, parameters)
         # Not floor(y + v): rounded, y + v would take a tiny y's chance away.
-        y = jnp.where(step > 0, x / nonzero(step), 0)
+        y = jnp.where(step > 0, in_steps(x, step), 0)
         floor = jnp.floor(y)
         codes = floor + (random.uniform(key, x.shape) < y - floor)
         return {"codes": self._codes(codes), "step": self.sent_step(step)}
@@ -156,6 +156,13 @@ class RandomRounding(Rounding):
             return jnp.clip(step * (error / now) ** (2 / 3), step / 1000, step * 1000)
 
         return jax.lax.fori_loop(0, 14, better, nonzero(jnp.minimum(first, 1)))
+
+
+def in_steps(x: Array, step: Array) -> Array:
+    """The quotient x / step, or x if the step is zero."""
+    # XLA may multiply by a reciprocal, which for a step near the dtype's end would be flushed to zero.
+    factor = jnp.where(step > 1, 2.0**-8, 1).astype(x.dtype)
+    return (x * factor) / nonzero(step * factor)
 
 
 def no_finer_than_floats(step: Array, x: Array) -> Array:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, UInt32
 from laconic.codecs import random
 from laconic.codecs._classic_quantizers import check_whole
 from laconic.codecs._gaussian import largest_entries
+from laconic.codecs._passing import Passing
 from laconic.codecs._registry import register
 from laconic.codecs._rounding import check_float, positive
 from laconic.codecs._scaling import magnitude, nonzero, normalised
@@ -72,7 +73,7 @@ class TopK(_Sparsifier):
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Threshold(Stage):
+class Threshold(Passing):
     """Entries of magnitude above `value`; zeros for the others.
 
     How many are left depends on the data, so they stay in place, for a coder such as `SparseValues` to leave zeros
@@ -91,27 +92,11 @@ class Threshold(Stage):
         is_zero = isinstance(self.value, numbers.Real) and not isinstance(self.value, bool) and self.value == 0
         object.__setattr__(self, "value", 0.0 if is_zero else positive(self.value, "value"))
 
-    @property
-    def commutes_with_sum(self) -> bool:
-        """Decoding changes nothing."""
-        return True
-
-    @property
-    def is_linear(self) -> bool:
-        return True
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
-
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
         del key, parameters
         flat = x.reshape(-1)
         is_kept = jnp.abs(flat).astype(compute_dtype(x.dtype)) > self.value
         return {"values": jnp.where(is_kept, flat, jnp.zeros((), x.dtype))}
-
-    def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
-        del parameters, num_summands
-        return encoded["values"].reshape(spec.shape).astype(spec.dtype)
 
 
 @register

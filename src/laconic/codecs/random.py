@@ -91,7 +91,7 @@ def bits(key: Key, size: int) -> UInt32[Array, " size"]:
     """`size` random words: the first words of the blocks with counters (0, 0), (1, 0), ..., then their second words."""
     if size == 0:
         return jnp.zeros(0, jnp.uint32)
-    # XLA leaves a loop of an odd length unvectorised, three times as slow, so all but one block make a loop of their own.
+    # XLA leaves a loop of an odd length unvectorised, three times as slow: all but one block make a loop of their own.
     half, even = (size + 1) // 2, size // 2 & ~1
     (first, second), (first_rest, second_rest) = _blocks(key, 0, even), _blocks(key, even, half)
     return jnp.concatenate([first, first_rest, second, second_rest[: size - half - even]])

@@ -188,9 +188,7 @@ def main() -> None:
     parser.add_argument("--codecs", default="", help="only codecs of Laconic's whose label matches this expression")
     parser.add_argument("--no-peers", action="store_true", help="only Laconic's codecs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
-    parser.add_argument(
-        "--update", action="store_true", help="keep the rows that are not measured anew"
-    )
+    parser.add_argument("--update", action="store_true", help="keep the rows that are not measured anew")
     parser.add_argument("--plots-only", action="store_true", help="draw what the folder's CSV file holds")
     arguments = parser.parse_args()
     if arguments.plots_only:

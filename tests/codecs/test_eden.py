@@ -46,19 +46,7 @@ def nmse(x, y):
     return np.sum((y - x) ** 2) / np.sum(x**2)
 
 
-@pytest.mark.parametrize(
-    ("bits", "expected"),
-    [
-        (0.1, 14.708),
-        (0.5, 2.1416),
-        (1, 0.5708),
-        (1.5, 0.31654),
-        (2, 0.13312),
-        (3, 0.035784),
-        (4, 0.009592),
-        (8, 4.12e-5),
-    ],
-)
+@pytest.mark.parametrize(("bits", "expected"), [(0.1, 14.708), (0.5, 2.1416), (1.5, 0.31654), (3, 0.035784)])
 def test_error_and_size(bits, expected):
     """The error is D / (1 - D), and a payload has `bits` per entry, a scale, a key and the frame."""
     codec = codecs.eden(bits)

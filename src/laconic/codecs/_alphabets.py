@@ -40,21 +40,21 @@ class Alphabet:
         """How many symbols there are, the escape among them."""
         return self.size + self.has_escapes
 
-    def split(self, values: np.ndarray) -> tuple[np.ndarray, bytes]:
-        """The symbols, int32, and the bytes of all that they do not say."""
+    def split(self, values: np.ndarray, first: int = 0) -> tuple[np.ndarray, bytes]:
+        """The symbols plus `first`, int32, and the bytes of all that they do not say."""
         low_bits, shifted = b"", values
         if self.shift:
             unsigned = values.view(f"u{values.itemsize}")
             low_bits = pack(unsigned & unsigned.dtype.type(2**self.shift - 1), self.shift).tobytes()
             shifted = values >> values.dtype.type(self.shift)
         small = values.itemsize <= 2 or (values.dtype == np.int32 and not self.has_escapes)
-        symbols = np.subtract(shifted, self.base, dtype=np.int32 if small else np.int64)
+        symbols = np.subtract(shifted, self.base - first, dtype=np.int32 if small else np.int64)
         if not self.has_escapes:
             return symbols.astype(np.int32, copy=False), low_bits
-        outside = (symbols < 0) | (symbols >= self.size)
-        beyond = symbols[outside].astype(np.int64)
+        outside = (symbols < first) | (symbols >= first + self.size)
+        beyond = symbols[outside].astype(np.int64) - first
         beyond[beyond >= 0] -= self.size
-        symbols[outside] = self.size
+        symbols[outside] = first + self.size
         escapes = bits_to_bytes(*gamma_bits(to_naturals(beyond)))
         return symbols.astype(np.int32, copy=False), _wire.varint(len(escapes)) + escapes + low_bits
 

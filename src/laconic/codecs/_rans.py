@@ -90,7 +90,7 @@ class Plan:
 
     Attributes:
       alphabet: of the integers.
-      symbols: theirs, int32.
+      symbols: theirs plus one, int32, since the model's symbol 0 is reserved.
       rest: what goes beside the symbols.
       table: of the frequencies.
       contexts: what selects a row of the table, or None.
@@ -125,7 +125,7 @@ class Plan:
             raise ArgumentError(f"contexts must be below {MAX_CONTEXTS}, got {num_contexts - 1}")
         if fit is None:
             fit = fit_alphabet(histogram(values))
-        symbols, rest = fit.alphabet.split(values)
+        symbols, rest = fit.alphabet.split(values, first=1)
         if len(fit.counts) == 1:
             table = Table(Kind.PLAIN, np.ones((1, 1), np.int64))
             return cls(fit.alphabet, symbols, rest, table, None, _ONE_CONTEXT, 0)
@@ -159,21 +159,21 @@ class Plan:
         coder = constriction.stream.stack.AnsCoder()
         for _, model, start, stop in reversed(list(_models(self.table.weights, totals))):
             if model is not None:
-                coder.encode_reverse(symbols[start:stop] + np.int32(1), model)
+                coder.encode_reverse(symbols[start:stop], model)
         words = little_endian(coder.get_compressed()).tobytes().rstrip(b"\0")
         head = self.table.kind | (self.context_shift << 2) | (self.alphabet.flags << 5)
         return b"".join((bytes([head]), self.alphabet.write(), self.table.write(), self.rest, words))
 
 
 def _joint_counts(symbols: np.ndarray, contexts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Counts of symbols by context, contexts x symbols."""
+    """Counts of symbols, given plus one, by context: contexts x symbols."""
     totals = np.bincount(contexts)
     mode = int(np.argmax(counts))
     if counts[mode] > symbols.size * 7 // 8:  # counting the others takes less
-        others = np.flatnonzero(symbols != mode)
+        others = np.flatnonzero(symbols != mode + 1)
         symbols, contexts = symbols[others], contexts[others]
     narrow = np.dtype(np.uint16 if totals.size * counts.size <= 2**16 else np.int32)
-    pairs = contexts * narrow.type(counts.size) + symbols.astype(narrow, copy=False)
+    pairs = contexts * narrow.type(counts.size) + (symbols - np.int32(1)).astype(narrow, copy=False)
     joint = np.bincount(pairs, minlength=totals.size * counts.size)
     joint = joint.reshape(totals.size, counts.size)
     joint[:, mode] = totals - (joint.sum(axis=1) - joint[:, mode])

@@ -136,6 +136,15 @@ def test_promised_rate(factory, rate):
         assert len(payload.blob) == pytest.approx(rate * GAUSSIAN.size / 8, rel=0.03)
 
 
+def test_a_rate_that_cannot_be_spent():
+    """Few entries and many bits: the search ends where values come back to the last places, not at clipped codes."""
+    x = np.zeros(20_000, np.float32)
+    x[::400] = 10.0 ** np.linspace(-24, 24, 50)
+    for factory in (codecs.dithered, codecs.stochastic_grid):
+        y = codecs.decode(codecs.encode(x, factory(bits_per_parameter=1.0), seed=0))
+        np.testing.assert_allclose(y, x, atol=1e-6 * np.abs(x).max())
+
+
 def test_values_beyond_a_given_step():
     """A value of more than 2^20 steps is an error that names the tensor, not a wrong code."""
     with pytest.raises(ArgumentError, match="weights.*beyond the range.*larger step"):

@@ -51,8 +51,7 @@ class OwnStep(Rounding):
 
     @property
     def has_short_codes(self) -> bool:
-        rate, steps = self.bits_per_parameter, self.step_in_rms
-        return (rate is not None and rate <= 1) or (steps is not None and steps >= 1)
+        return self.step_in_rms is not None and self.step_in_rms >= 1
 
     def is_in_range(self, x: Array, parameters: Arrays) -> Bool[Array, ""] | bool:
         del parameters

@@ -172,6 +172,23 @@ class WrongNames(PassThrough):
         return {"codes": x}
 
 
+@breaks("regenerated names", "the declared regenerated ['mask']")
+class RegeneratesAnother(PassThrough):
+    regenerated = ("mask",)
+
+    def regenerate(self, key, spec):
+        return {"signs": random.bits(key, spec.size)}
+
+
+@breaks("memory", "keep the memory's tree, shapes and dtypes")
+class MemoryNarrows(PassThrough):
+    def initial_memory(self, spec):
+        return {"error": jnp.float32(0)}
+
+    def update_memory(self, memory, x, received):
+        return {"error": jnp.float16(0)}
+
+
 @breaks("report names", "['sum']")
 class WrongReports(Adaptive):
     def report(self, x, encoded, parameters):

@@ -48,7 +48,8 @@ class Alphabet:
             low_bits = pack(unsigned & unsigned.dtype.type(2**self.shift - 1), self.shift).tobytes()
             shifted = values >> values.dtype.type(self.shift)
         small = values.itemsize <= 2 or (values.dtype == np.int32 and not self.has_escapes)
-        symbols = np.subtract(shifted, self.base - first, dtype=np.int32 if small else np.int64)
+        dtype = np.dtype(np.int32 if small else np.int64)
+        symbols = np.subtract(shifted, np.array(self.base - first).astype(dtype), dtype=dtype)  # wraps around, rightly
         if not self.has_escapes:
             return symbols.astype(np.int32, copy=False), low_bits
         outside = (symbols < first) | (symbols >= first + self.size)

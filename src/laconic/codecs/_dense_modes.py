@@ -51,7 +51,7 @@ class Choice:
 
 
 def choose_dense(values: np.ndarray, contexts: np.ndarray | None = None) -> Choice:
-    """The mode that takes least for one or more integers. Sizes follow from one histogram, nothing is tried out."""
+    """The mode that takes least for one or more integers. Of many, sizes follow from one histogram."""
     raw = Choice(Mode.RAW, values.nbytes, lambda: Raw().encode(values))
     if not has_magnitude(values):
         return raw
@@ -63,7 +63,11 @@ def choose_dense(values: np.ndarray, contexts: np.ndarray | None = None) -> Choi
         _, bits = best_rice_parameter(to_naturals(values))
         choices.append(Choice(Mode.RICE, 1 + -(-bits // 8), lambda: Rice().encode(values)))
     plan = Plan.of(values, contexts, fit_alphabet(counted))
-    choices.append(Choice(Mode.RANS, plan.nbytes, plan.encode))
+    if values.size <= _RICE_MOST:  # where an estimate's few bytes could tip the balance
+        coded = plan.encode()
+        choices.append(Choice(Mode.RANS, len(coded), lambda: coded))
+    else:
+        choices.append(Choice(Mode.RANS, plan.nbytes, plan.encode))
     return min(choices, key=lambda choice: choice.nbytes)
 
 

@@ -114,6 +114,10 @@ def test_golden():
         (np.array([2**62, -5]), "000000000000000040fbffffffffffffff"),
         (np.arange(100, 108, dtype=np.uint16), "0103c80188c6fa"),
         (np.array([0, 1, 0, 3, 9, 0, 0, 2], np.uint8), "02011a172e"),
+        (
+            np.where(np.arange(300) % 3 == 0, 1, np.where(np.arange(300) % 50 == 1, 9, 0)),
+            "031b0009000000fc136ecd9a0d539a40bf8416d239d5bb18a5780b252b0c51fd6637fa03016339c43500ff463c7ec4ab2214",
+        ),
         (np.where(np.arange(60) % 20 == 7, 5, 0), "0403050203df0049010008"),
         (np.where(np.arange(5000) % 1000 == 7, 5, 0), "04050a020907ce9f3f7f1e5501010008"),
     ]:

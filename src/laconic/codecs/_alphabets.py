@@ -1,14 +1,24 @@
 """Alphabets: which integers the symbols of an entropy code stand for."""
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
 
 from laconic.codecs import _wire
 from laconic.codecs._bit_streams import BitReader, bits_to_bytes, pack, packed_size, unpack
-from laconic.codecs._histograms import BIT, MAX_MAGNITUDE, Histogram, information
-from laconic.codecs._integer_coders import from_naturals, from_zigzag, gamma_bits, read_gamma, to_naturals, zigzag
+from laconic.codecs._histograms import BIT, MAX_MAGNITUDE, Histogram, information, log2
+from laconic.codecs._integer_coders import (
+    from_naturals,
+    from_zigzag,
+    gamma_bits,
+    gamma_sizes,
+    read_gamma,
+    to_naturals,
+    zigzag,
+)
 from laconic.errors import ArgumentError, DecodeError
 
 MAX_SYMBOLS = 2**16
@@ -18,7 +28,9 @@ _ENTRY_BITS = 2 * BIT  # what a symbol takes in a table, about
 _ESCAPE_BITS = 32 * BIT  # what an escaped integer takes, about
 _FEWEST = 4  # symbols, of which no fewer are tried
 _MOST_SYMBOLS = 2**15  # half of what a section may have, so that Huffman codes of 16 bits are enough
-_TOLERANCE = 1024  # 1 / 1024 of the size is given for fewer symbols, each halving of which decodes faster
+_TOLERANCE = 1024  # 1 / 1024 of the size is given for faster decoding
+_HALVINGS_OF_ESCAPE = 64
+_MANY = 2**14  # integers, from which the time matters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,21 +55,22 @@ class Alphabet:
     def split(self, values: np.ndarray, first: int = 0) -> tuple[np.ndarray, bytes]:
         """The symbols plus `first`, int32, and the bytes of all that they do not say."""
         low_bits, shifted = b"", values
+        unsigned = np.dtype(f"u{values.itemsize}")
         if self.shift:
-            unsigned = values.view(f"u{values.itemsize}")
-            low_bits = pack(unsigned & unsigned.dtype.type(2**self.shift - 1), self.shift).tobytes()
+            low_bits = pack(values.view(unsigned) & unsigned.type(2**self.shift - 1), self.shift).tobytes()
             shifted = values >> values.dtype.type(self.shift)
-        small = values.itemsize <= 2 or (values.dtype == np.int32 and not self.has_escapes)
-        dtype = np.dtype(np.int32 if small else np.int64)
-        symbols = np.subtract(shifted, np.array(self.base - first).astype(dtype), dtype=dtype)  # wraps around, rightly
+        # Wraps around where an integer is outside, to no less than the size.
+        offsets = (shifted - np.array(self.base).astype(values.dtype)).view(unsigned)
+        symbols = offsets.astype(np.int32)
+        symbols += np.int32(first)
         if not self.has_escapes:
-            return symbols.astype(np.int32, copy=False), low_bits
-        outside = (symbols < first) | (symbols >= first + self.size)
-        beyond = symbols[outside].astype(np.int64) - first
-        beyond[beyond >= 0] -= self.size
+            return symbols, low_bits
+        outside = np.flatnonzero(offsets >= unsigned.type(self.size))
         symbols[outside] = first + self.size
+        beyond = shifted[outside].astype(np.int64) - self.base
+        beyond[beyond >= 0] -= self.size
         escapes = bits_to_bytes(*gamma_bits(to_naturals(beyond)))
-        return symbols.astype(np.int32, copy=False), _wire.varint(len(escapes)) + escapes + low_bits
+        return symbols, _wire.varint(len(escapes)) + escapes + low_bits
 
     def join(self, symbols: np.ndarray, rest: "Rest", dtype: np.dtype) -> np.ndarray:
         """The integers of these symbols, int32 and below `num_symbols`.
@@ -65,30 +78,32 @@ class Alphabet:
         Raises:
           DecodeError: if one does not fit the dtype.
         """
-        if not self.has_escapes:
-            values = symbols.astype(dtype)
-            if self.shift:
-                values <<= dtype.type(self.shift)
-                values |= rest.low_bits.astype(dtype, copy=False)
-            values += np.array(self.base << self.shift).astype(dtype)  # wraps around, to the right number
-            return values
-        outside = np.flatnonzero(symbols == self.size)
+        values = symbols.astype(dtype)
+        if self.shift:
+            values <<= dtype.type(self.shift)
+            values |= rest.low_bits.astype(dtype, copy=False)
+        values += np.array(self.base << self.shift).astype(dtype)  # wraps around, to the right number
+        if self.has_escapes:
+            outside = np.flatnonzero(symbols == self.size)
+            values[outside] = self._escaped(outside, rest, dtype)
+        return values
+
+    def _escaped(self, outside: np.ndarray, rest: "Rest", dtype: np.dtype) -> np.ndarray:
+        """The integers at these places, which have no symbol of their own."""
         reader = BitReader(rest.escapes, "escaped integers")
         naturals = read_gamma(reader, outside.size)
         if reader.finish() != len(rest.escapes):
             raise DecodeError("bytes follow the escaped integers of a section")
         if int(naturals.max(initial=0)) >= 4 * MAX_MAGNITUDE:
             raise DecodeError("an escaped integer is out of range")
-        beyond = from_naturals(naturals, np.dtype(np.int64))
-        beyond[beyond >= 0] += self.size
-        shifted = symbols.astype(np.int64)
-        shifted[outside] = beyond
+        shifted = from_naturals(naturals, np.dtype(np.int64))
+        shifted[shifted >= 0] += self.size
         shifted += self.base
         low, high = _limits(dtype, self.shift)
-        if int(shifted.min()) < low or int(shifted.max()) > high:
+        if int(shifted.min(initial=high)) < low or int(shifted.max(initial=low)) > high:
             raise DecodeError(f"an escaped integer does not fit {dtype}")
         if self.shift:
-            shifted = (shifted << self.shift) | rest.low_bits.astype(np.int64)
+            shifted = (shifted << self.shift) | rest.low_bits[outside].astype(np.int64)
         return shifted.astype(dtype)
 
     @property
@@ -143,21 +158,37 @@ class Fit:
     counts: np.ndarray
     cost: int
 
+    @property
+    def effort(self) -> int:
+        """Of decoding: a symbol is found by halving the alphabet, and an escape takes as long as many halvings."""
+        halvings = int(log2(np.array(len(self.counts))))
+        escaped = int(self.counts[-1]) if self.alphabet.has_escapes else 0
+        return int(self.counts.sum()) * halvings + escaped * _HALVINGS_OF_ESCAPE * BIT
+
 
 def fit_alphabet(histogram: Histogram) -> Fit:
-    """The alphabet for integers of which there is a histogram, by what they and a table would take."""
+    """The alphabet for integers of which there is a histogram, by what they and a table would take.
+
+    Of those that take nearly least, the one that is fastest to decode.
+    """
     fits: list[Fit] = []
-    while not fits or (len(fits[-1].counts) > _FEWEST and fits[-1].cost <= _least(fits) * 33 // 32):
-        fit = _window(histogram)
+    is_worth_folding = True
+    while is_worth_folding:
+        window = _window(histogram)
+        narrow = _narrow_windows(histogram, window.alphabet.size) if histogram.total >= _MANY else ()
+        for fit in itertools.chain([window], narrow):
+            fits += [fit] if fit.alphabet.size <= _MOST_SYMBOLS else []
+            if fits and fit.cost > _accepted(fits):
+                break
+        is_worth_folding = not fits or (len(window.counts) > _FEWEST and window.cost <= _accepted(fits) * 33 // 32)
         histogram = histogram.folded()
-        if fit.alphabet.size <= _MOST_SYMBOLS:
-            fits.append(fit)
-    least = _least(fits)
-    return next(fit for fit in reversed(fits) if fit.cost <= least + least // _TOLERANCE)
+    limit = _accepted(fits)
+    return min((fit for fit in fits if fit.cost <= limit), key=lambda fit: fit.effort)
 
 
-def _least(fits: list[Fit]) -> int:
-    return min(fit.cost for fit in fits)
+def _accepted(fits: list[Fit]) -> int:
+    least = min(fit.cost for fit in fits)
+    return least + least // _TOLERANCE
 
 
 def check_magnitude(values: np.ndarray, coder: str) -> None:
@@ -186,6 +217,24 @@ def _window(histogram: Histogram) -> Fit:
     kept = np.append(kept, escaped) if escaped else kept
     beside = histogram.total * histogram.shift * BIT + kept.size * _ENTRY_BITS + escaped * _ESCAPE_BITS
     return Fit(alphabet, kept, information(kept) + beside)
+
+
+def _narrow_windows(histogram: Histogram, size: int) -> Iterator[Fit]:
+    """Ever narrower windows, all below `size`, where integers are most frequent."""
+    counts, unseen = histogram.counts, histogram.total - int(histogram.counts.sum())
+    below = np.concatenate([[0], np.cumsum(counts)])
+    size = min(size, _MOST_SYMBOLS + 1)
+    while size > _FEWEST:
+        size = (1 << ((size - 1).bit_length() - 1)) - 1  # with the escape, a power of two
+        first = int(np.argmax(below[size:] - below[:-size]))
+        kept = counts[first : first + size]
+        kept = np.append(kept, histogram.total - kept.sum())
+        beyond = np.concatenate([np.arange(-first, 0), np.arange(counts.size - first - size)])
+        outside = np.concatenate([counts[:first], counts[first + size :]])
+        escapes = int((outside * gamma_sizes(to_naturals(beyond))).sum()) * BIT + unseen * _ESCAPE_BITS
+        beside = histogram.total * histogram.shift * BIT + kept.size * _ENTRY_BITS
+        alphabet = Alphabet(histogram.shift, histogram.base + first, size, True)
+        yield Fit(alphabet, kept, information(kept) + beside + escapes)
 
 
 def _trimmed(counts: np.ndarray) -> int:

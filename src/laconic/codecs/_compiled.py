@@ -133,12 +133,18 @@ def with_coarseness(units: Sequence[Unit], parameters: Sequence[Any], coarseness
 def are_finite(trees: Sequence[Any]) -> Bool[Array, " trees"]:
     """For each tree of arrays whether its floats are neither NaN nor infinite."""
     checks = [
-        [jnp.isfinite(x).all() for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+        [_is_finite(x) for x in jax.tree.leaves(tree) if x.size and jnp.issubdtype(x.dtype, jnp.floating)]
         for tree in trees
     ]
     if not checks:
         return jnp.ones(0, jnp.bool_)
     return jnp.stack([functools.reduce(jnp.logical_and, own, jnp.bool_(True)) for own in checks])
+
+
+def _is_finite(x: Array) -> Array:
+    # NaN goes through either reduction. They take a third of the time of looking at each number, and nothing where a
+    # quantizer wants the range anyway.
+    return jnp.isfinite(x.min()) & jnp.isfinite(x.max())
 
 
 def _received_finite(trees: Sequence[Any], is_checked: bool) -> Bool[Array, " trees"]:

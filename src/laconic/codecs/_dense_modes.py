@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,20 +39,20 @@ class Mode(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A mode, the bytes that integers take in it (of rANS a close estimate), and what makes them."""
+    """A mode, the bytes that integers take in it (of rANS a close estimate), and what makes them, in parts."""
 
     mode: Mode
     nbytes: int
-    make: Callable[[], Any]
+    make: Callable[[], Sequence[Any]]
 
     def encode(self) -> bytes:
         """The section."""
-        return bytes([self.mode]) + bytes(self.make())
+        return b"".join((bytes([self.mode]), *self.make()))
 
 
 def choose_dense(values: np.ndarray, contexts: np.ndarray | None = None) -> Choice:
     """The mode that takes least for one or more integers. Of many, sizes follow from one histogram."""
-    raw = Choice(Mode.RAW, values.nbytes, lambda: Raw().encode(values))
+    raw = Choice(Mode.RAW, values.nbytes, lambda: [Raw().encode(values)])
     if not has_magnitude(values):
         return raw
     counted = histogram(values)
@@ -61,13 +61,13 @@ def choose_dense(values: np.ndarray, contexts: np.ndarray | None = None) -> Choi
         return min(choices, key=lambda choice: choice.nbytes)
     if values.size <= _RICE_MOST:
         _, bits = best_rice_parameter(to_naturals(values))
-        choices.append(Choice(Mode.RICE, 1 + -(-bits // 8), lambda: Rice().encode(values)))
+        choices.append(Choice(Mode.RICE, 1 + -(-bits // 8), lambda: [Rice().encode(values)]))
     plan = Plan.of(values, contexts, fit_alphabet(counted))
     if values.size <= _RICE_MOST:  # where an estimate's few bytes could tip the balance
-        coded = plan.encode()
-        choices.append(Choice(Mode.RANS, len(coded), lambda: coded))
+        coded = plan.parts()
+        choices.append(Choice(Mode.RANS, sum(map(len, coded)), lambda: coded))
     else:
-        choices.append(Choice(Mode.RANS, plan.nbytes, plan.encode))
+        choices.append(Choice(Mode.RANS, plan.nbytes, plan.parts))
     return min(choices, key=lambda choice: choice.nbytes)
 
 
@@ -102,11 +102,9 @@ def _fixed_width(values: np.ndarray, counted: Histogram) -> Choice:
     bits = (counted.high - counted.low).bit_length()
     head = bytes([bits]) + _wire.varint(zigzag(counted.low))
 
-    def make() -> bytes:
-        offsets = (values - values.dtype.type(counted.low)).view(
-            f"u{values.itemsize}"
-        )  # wraps around, to the right one
-        return head + pack(offsets, bits).tobytes()
+    def make() -> Sequence[Any]:
+        offsets = values - values.dtype.type(counted.low)  # wraps around, to the right one
+        return head, pack(offsets.view(f"u{values.itemsize}"), bits).data
 
     return Choice(Mode.FIXED_WIDTH, len(head) + packed_size(values.size, bits), make)
 

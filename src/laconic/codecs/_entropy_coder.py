@@ -32,7 +32,7 @@ class EntropyCoder(IntegerCoder):
         if np.count_nonzero(values) > values.size * (1 - _MOSTLY):
             return choose_dense(values, contexts).encode()
         coded = RunLength().encode(values)
-        runs = Choice(Mode.RUN_LENGTH, len(coded), lambda: coded)
+        runs = Choice(Mode.RUN_LENGTH, len(coded), lambda: [coded])
         if values.size >= _SMALL and contexts is None:
             return runs.encode()
         dense = choose_dense(values, contexts)

@@ -169,9 +169,9 @@ def auto(*, bits_per_parameter: float | None = None, nmse: float | None = None) 
 
     All tensors as one vector, rounded without bias with one step, entropy-coded: `stochastic_grid` where few bits are
     to be spent, else `dithered` (docs/choosing-a-codec.md has the curves).
-    Rate: `bits_per_parameter` within 3 %, real bytes with all headers and tables; vectors too small for that take as
-    little as they can. Or error: `nmse` in expectation. Unbiased for every input. Does not commute with the sum, since
-    the step follows the values.
+    Rate: `bits_per_parameter` within 3 %, real bytes with all headers and tables, in expectation: what few numbers take
+    varies by chance, of 1,000 by some bytes; vectors too small for the rate take as little as they can. Or error:
+    `nmse` in expectation. Unbiased for every input. Does not commute with the sum, since the step follows the values.
 
     Args: one of
       bits_per_parameter: bits per parameter of the whole model.

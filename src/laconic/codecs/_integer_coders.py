@@ -197,6 +197,11 @@ def gamma_bits(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return unary(widths), planes(numbers, widths)
 
 
+def gamma_sizes(numbers: np.ndarray) -> np.ndarray:
+    """Bits of the gamma codes of numbers >= 0, below 2**64 - 1."""
+    return 2 * floor_log2(numbers + numbers.dtype.type(1)) + 1
+
+
 def read_gamma(reader: BitReader, count: int) -> np.ndarray:
     """What `gamma_bits` wrote, as uint64."""
     widths = reader.unary(count, 63)

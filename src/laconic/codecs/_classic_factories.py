@@ -4,15 +4,15 @@ Rates and errors in the docstrings are for n independent Gaussian entries; what 
 information and coding tables.
 """
 
-from laconic.codecs._classic_quantizers import Cast, Natural, Qsgd, Sign, Ternary
 from laconic.codecs._codec import Codec, branch, chain
-from laconic.codecs._coders import Coder, FixedWidth, Raw
-from laconic.codecs._count_sketch import CountSketch
-from laconic.codecs._entropy_coder import EntropyCoder
-from laconic.codecs._low_rank import LowRank
-from laconic.codecs._sparse_values import SparseValues
-from laconic.codecs._sparsifiers import RandomK, SharedRandomK, SparseTernary, Threshold, TopK
 from laconic.codecs._stage import Stage
+from laconic.codecs.coders._coder import Coder, FixedWidth, Raw
+from laconic.codecs.coders._entropy_coder import EntropyCoder
+from laconic.codecs.coders._sparse_values import SparseValues
+from laconic.codecs.stages._classic_quantizers import Cast, Natural, Qsgd, Sign, Ternary
+from laconic.codecs.stages._count_sketch import CountSketch
+from laconic.codecs.stages._low_rank import LowRank
+from laconic.codecs.stages._sparsifiers import RandomK, SharedRandomK, SparseTernary, Threshold, TopK
 from laconic.errors import ArgumentTypeError
 
 Values = str | Stage | Codec | Coder | None

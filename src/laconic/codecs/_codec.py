@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from laconic.codecs import _wire
-from laconic.codecs._coders import Coder, Raw
 from laconic.codecs._merging import Merge
 from laconic.codecs._registry import check_name
 from laconic.codecs._stage import Stage
+from laconic.codecs.coders._coder import Coder, Raw
 from laconic.errors import ArgumentError, ArgumentTypeError
 
 MAX_DEPTH = 64

@@ -8,10 +8,10 @@ from jax.tree_util import PyTreeDef
 
 from laconic.codecs import _wire
 from laconic.codecs._codec import MAX_DEPTH, Codec, field_names
-from laconic.codecs._coders import Coder, Raw
 from laconic.codecs._registry import lookup
 from laconic.codecs._specs import DTYPES, TensorSpec
 from laconic.codecs._stage import Stage
+from laconic.codecs.coders._coder import Coder, Raw
 from laconic.errors import ArgumentError, ArgumentTypeError, DecodeError
 
 MISUSE = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)

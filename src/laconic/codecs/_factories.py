@@ -1,15 +1,15 @@
 """Where to start: codecs for a whole model, and the ones that need nothing but arithmetic."""
 
-from laconic.codecs._adaptive import AdaptiveDithered, AdaptiveStochasticGrid
 from laconic.codecs._codec import Codec, chain
-from laconic.codecs._coders import FixedWidth, Raw
-from laconic.codecs._e8 import DitheredLattice
-from laconic.codecs._e8_coder import E8Coder
-from laconic.codecs._entropy_coder import EntropyCoder
-from laconic.codecs._grid import Dithered, StochasticGrid
 from laconic.codecs._stage import Stage
-from laconic.codecs._stages import Identity, UniformQuantizer
 from laconic.codecs._units import Concatenate
+from laconic.codecs.coders._coder import FixedWidth, Raw
+from laconic.codecs.coders._e8_coder import E8Coder
+from laconic.codecs.coders._entropy_coder import EntropyCoder
+from laconic.codecs.stages._adaptive import AdaptiveDithered, AdaptiveStochasticGrid
+from laconic.codecs.stages._basic import Identity, UniformQuantizer
+from laconic.codecs.stages._e8 import DitheredLattice
+from laconic.codecs.stages._grid import Dithered, StochasticGrid
 from laconic.errors import ArgumentError
 
 # Where random rounding takes over from the dither: for clients' updates at about 0.9 bit and nmse 0.2, for Gaussian

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from laconic.codecs import _wire
-from laconic.codecs._coders import Raw
 from laconic.codecs._recursion import Section
 from laconic.codecs._specs import TensorSpec, spec_of
+from laconic.codecs.coders._coder import Raw
 from laconic.codecs.random import Key
 from laconic.errors import ArgumentError, DecodeError
 

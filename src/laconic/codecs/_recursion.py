@@ -11,10 +11,10 @@ from jaxtyping import Array
 
 from laconic.codecs import random
 from laconic.codecs._codec import Codec
-from laconic.codecs._coders import Coder
 from laconic.codecs._merging import summed_dtype
 from laconic.codecs._specs import TensorSpec
 from laconic.codecs._stage import Stage, checked_arrays
+from laconic.codecs.coders._coder import Coder
 from laconic.codecs.random import Key
 from laconic.errors import ArgumentError
 

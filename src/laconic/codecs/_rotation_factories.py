@@ -3,16 +3,16 @@
 Rates and errors in the docstrings are for n independent Gaussian entries, unless they say that they hold for any.
 """
 
-from laconic.codecs._block_quantizer import BlockQuantizer
-from laconic.codecs._codebooks import MAX_BITS, uniform_step
 from laconic.codecs._codec import Codec, branch, chain
-from laconic.codecs._coders import FixedWidth
-from laconic.codecs._eden import MIN_BITS, Eden, EdenUniform, LloydMax, checked_rate
-from laconic.codecs._entropy_coder import EntropyCoder
-from laconic.codecs._hadamard import Hadamard
-from laconic.codecs._kashin import Kashin
-from laconic.codecs._stages import UniformQuantizer
-from laconic.codecs._transforms import PerChannelQuantizer
+from laconic.codecs.coders._coder import FixedWidth
+from laconic.codecs.coders._entropy_coder import EntropyCoder
+from laconic.codecs.stages._basic import UniformQuantizer
+from laconic.codecs.stages._block_quantizer import BlockQuantizer
+from laconic.codecs.stages._codebooks import MAX_BITS, uniform_step
+from laconic.codecs.stages._eden import MIN_BITS, Eden, EdenUniform, LloydMax, checked_rate
+from laconic.codecs.stages._hadamard import Hadamard
+from laconic.codecs.stages._kashin import Kashin
+from laconic.codecs.stages._transforms import PerChannelQuantizer
 
 _BLOCK = 2**13  # large enough to make any entries Gaussian; smaller ones would follow the vector's scale more closely
 

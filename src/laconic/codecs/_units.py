@@ -12,7 +12,7 @@ from jaxtyping import Array
 from laconic.codecs._codec import Codec
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
-from laconic.codecs._stages import Flatten
+from laconic.codecs.stages._basic import Flatten
 from laconic.errors import ArgumentError, ArgumentTypeError
 
 

@@ -1,32 +1,20 @@
 """The stage check lets good stages pass, and catches each broken promise by name."""
 
 import dataclasses
-import importlib.util
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
 from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from broken_stages import BROKEN, Adaptive, PassThrough
+from broken_values import ClaimsLossless, TakesMaximum
 
 from laconic import codecs
 from laconic.codecs import Merge, random
 from laconic.errors import ArgumentError, ArgumentTypeError, LaconicError
 from laconic.testing import StageCheckError, check_stage
-
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-stages = _load("broken_stages")
 
 VALUES = np.array([0.3, -1.25, 0.0, 2.0, -0.07, 1.0, 0.6, -0.6, 0.11], np.float32)
 SMALL = {"values": VALUES, "zeros": np.array([0.0, -0.0] * 4 + [0.0], np.float32), "doubled": 2 * VALUES[::-1]}
@@ -35,7 +23,7 @@ SMALL = {"values": VALUES, "zeros": np.array([0.0, -0.0] * 4 + [0.0], np.float32
 
 @codecs.register
 @dataclasses.dataclass(frozen=True)
-class AllMerges(stages.Adaptive):
+class AllMerges(Adaptive):
     """A good adaptive stage with a report of each kind."""
 
     name: ClassVar[str] = "test.AllMerges"
@@ -55,7 +43,7 @@ class AllMerges(stages.Adaptive):
 
 @codecs.register
 @dataclasses.dataclass(frozen=True)
-class KeepsFew(stages.PassThrough):
+class KeepsFew(PassThrough):
     """A good unbiased stage with rare, large errors: keeps an entry with probability 1/32, times 32."""
 
     name: ClassVar[str] = "test.KeepsFew"
@@ -98,9 +86,7 @@ def test_unbiased_stages_never_raise_a_false_alarm(stage, seed):
 # Broken stages are caught.
 
 
-@pytest.mark.parametrize(
-    ("check", "phrase", "broken"), stages.BROKEN, ids=[f"{b[0]}-{b[2].__name__}" for b in stages.BROKEN]
-)
+@pytest.mark.parametrize(("check", "phrase", "broken"), BROKEN, ids=[f"{b[0]}-{b[2].__name__}" for b in BROKEN])
 def test_broken_stages_are_caught(check, phrase, broken):
     """The message names the stage and the check, and says what was expected and what was got, in one line."""
     with pytest.raises(StageCheckError) as caught:
@@ -117,13 +103,13 @@ def test_every_check_has_a_stage_that_fails_it():
     """So no check is there that never fires."""
     report = check_stage(AllMerges(), inputs=SMALL, other_process=False)
     names = {result.name for result in report.results} | {"inputs"}
-    assert names == {check for check, _, _ in stages.BROKEN}
+    assert names == {check for check, _, _ in BROKEN}
 
 
 def test_default_inputs_show_what_a_vector_does_not():
     """A stage that fails on arrays without entries is caught, and told that it may refuse them."""
     with pytest.raises(StageCheckError, match=r"float32\[0\].*refuse such an input in check"):
-        check_stage(stages.TakesMaximum())
+        check_stage(TakesMaximum())
 
 
 def test_a_stage_check_error_is_an_assertion_and_a_laconic_error():
@@ -154,7 +140,7 @@ def test_refused_inputs_are_listed():
 
 def test_a_class_without_a_module_cannot_be_decoded_elsewhere():
     """As in a notebook: that check is left out, and the report says so."""
-    namespace = {"PassThrough": stages.PassThrough, "codecs": codecs, "dataclasses": dataclasses}
+    namespace = {"PassThrough": PassThrough, "codecs": codecs, "dataclasses": dataclasses}
     source = "@codecs.register\n@dataclasses.dataclass(frozen=True)\nclass Cell(PassThrough):\n    name = 'test.Cell'\n"
     exec(source, namespace)
     report = check_stage(namespace["Cell"](), inputs=VALUES)
@@ -169,7 +155,7 @@ def test_inputs_may_be_an_array_a_sequence_or_a_mapping():
     """A failure calls them by their names."""
     for inputs, label in ((VALUES, "given"), ([VALUES], "input 0"), ({"mine": VALUES}, "mine")):
         with pytest.raises(StageCheckError, match=rf"{label} float32\[9\]"):
-            check_stage(stages.ClaimsLossless(), inputs=inputs, other_process=False)
+            check_stage(ClaimsLossless(), inputs=inputs, other_process=False)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int64", "bool"])

@@ -63,16 +63,16 @@ from laconic.codecs.coders._huffman import Huffman as Huffman
 from laconic.codecs.coders._integer_coders import EliasGamma as EliasGamma
 from laconic.codecs.coders._integer_coders import Rice as Rice
 from laconic.codecs.coders._rans import RANS as RANS
+from laconic.codecs.coders._row_column import RowColumn as RowColumn
 from laconic.codecs.coders._run_length import RunLength as RunLength
 from laconic.codecs.coders._sparse_values import SparseValues as SparseValues
 from laconic.codecs.coders._zstd import ShuffledZstd as ShuffledZstd
 from laconic.codecs.stages._adaptive import AdaptiveClip as AdaptiveClip
 from laconic.codecs.stages._adaptive import AdaptiveDithered as AdaptiveDithered
 from laconic.codecs.stages._adaptive import AdaptiveStochasticGrid as AdaptiveStochasticGrid
+from laconic.codecs.stages._basic import Difference as Difference
 from laconic.codecs.stages._basic import Flatten as Flatten
 from laconic.codecs.stages._basic import Identity as Identity
-from laconic.codecs.stages._basic import UniformQuantizer as UniformQuantizer
-from laconic.codecs.stages._block_quantizer import BlockQuantizer as BlockQuantizer
 from laconic.codecs.stages._classic_quantizers import Cast as Cast
 from laconic.codecs.stages._classic_quantizers import Natural as Natural
 from laconic.codecs.stages._classic_quantizers import Qsgd as Qsgd
@@ -101,5 +101,6 @@ from laconic.codecs.stages._sparsifiers import SharedRandomK as SharedRandomK
 from laconic.codecs.stages._sparsifiers import SparseTernary as SparseTernary
 from laconic.codecs.stages._sparsifiers import Threshold as Threshold
 from laconic.codecs.stages._sparsifiers import TopK as TopK
-from laconic.codecs.stages._transforms import Difference as Difference
-from laconic.codecs.stages._transforms import PerChannelQuantizer as PerChannelQuantizer
+from laconic.codecs.stages._uniform_quantizers import BlockQuantizer as BlockQuantizer
+from laconic.codecs.stages._uniform_quantizers import PerChannelQuantizer as PerChannelQuantizer
+from laconic.codecs.stages._uniform_quantizers import UniformQuantizer as UniformQuantizer

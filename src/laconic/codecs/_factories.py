@@ -1,5 +1,6 @@
 """Where to start: codecs for a whole model, and the ones that need nothing but arithmetic."""
 
+from laconic.codecs._arguments import only_one_given
 from laconic.codecs._codec import Codec, chain
 from laconic.codecs._stage import Stage
 from laconic.codecs._units import Concatenate
@@ -7,9 +8,10 @@ from laconic.codecs.coders._coder import FixedWidth, Raw
 from laconic.codecs.coders._e8_coder import E8Coder
 from laconic.codecs.coders._entropy_coder import EntropyCoder
 from laconic.codecs.stages._adaptive import AdaptiveDithered, AdaptiveStochasticGrid
-from laconic.codecs.stages._basic import Identity, UniformQuantizer
+from laconic.codecs.stages._basic import Identity
 from laconic.codecs.stages._e8 import DitheredLattice
 from laconic.codecs.stages._grid import Dithered, StochasticGrid
+from laconic.codecs.stages._uniform_quantizers import UniformQuantizer
 from laconic.errors import ArgumentError
 
 # Where random rounding takes over from the dither: for clients' updates at about 0.9 bit and nmse 0.2, for Gaussian
@@ -180,10 +182,7 @@ def auto(*, bits_per_parameter: float | None = None, nmse: float | None = None) 
     Raises:
       ArgumentError: if not exactly one is given, or it is not above zero.
     """
-    if (bits_per_parameter is None) == (nmse is None):
-        raise ArgumentError(
-            f"auto needs either bits_per_parameter or nmse, got bits_per_parameter={bits_per_parameter}, nmse={nmse}"
-        )
+    only_one_given("auto", {"bits_per_parameter": bits_per_parameter, "nmse": nmse})
     is_low = bits_per_parameter < _LOW_RATE if bits_per_parameter is not None else (nmse or 0) > _HIGH_NMSE
     quantization = stochastic_grid if is_low else dithered
     return concatenate(quantization(nmse=nmse, bits_per_parameter=bits_per_parameter))

@@ -6,13 +6,11 @@ Rates and errors in the docstrings are for n independent Gaussian entries, unles
 from laconic.codecs._codec import Codec, branch, chain
 from laconic.codecs.coders._coder import FixedWidth
 from laconic.codecs.coders._entropy_coder import EntropyCoder
-from laconic.codecs.stages._basic import UniformQuantizer
-from laconic.codecs.stages._block_quantizer import BlockQuantizer
 from laconic.codecs.stages._codebooks import MAX_BITS, uniform_step
 from laconic.codecs.stages._eden import MIN_BITS, Eden, EdenUniform, LloydMax, checked_rate
 from laconic.codecs.stages._hadamard import Hadamard
 from laconic.codecs.stages._kashin import Kashin
-from laconic.codecs.stages._transforms import PerChannelQuantizer
+from laconic.codecs.stages._uniform_quantizers import BlockQuantizer, PerChannelQuantizer, UniformQuantizer
 
 _BLOCK = 2**13  # large enough to make any entries Gaussian; smaller ones would follow the vector's scale more closely
 

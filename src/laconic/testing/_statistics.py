@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from laconic.codecs import random
+from laconic.codecs import TensorSpec, random
 from laconic.testing._inputs import Tree
 from laconic.testing._report import Failed, NotApplicable
 from laconic.testing._subject import Subject, attempt, epsilon
@@ -54,7 +54,7 @@ def check_unbiased(subject: Subject) -> str:
     unbiased stage fails with a probability of at most `FALSE_ALARM`. Unlike a t-test, the bound does not take errors
     for normal, which they are not where rounding up is rare. It takes the range of an error to be what the draws show
     of it, for all entries of one input together; so what carries expectation must come up at least once in about
-    `seeds` / 15 draws. The rounding of the input's own dtype is allowed for.
+    `seeds` / 15 draws. Rounding is allowed for: of the input's own dtype, and of sums in the dtype of computation.
     """
     if not subject.stage.is_unbiased or subject.stage.is_lossless:
         raise NotApplicable("no claim to test")
@@ -64,7 +64,7 @@ def check_unbiased(subject: Subject) -> str:
     for kind, tree in subject.inputs:
         for name, moments in _moments(subject, tree).items():
             spec = subject.inputs.specs[name]
-            rounding = 2 * epsilon(spec) * float(np.abs(tree[name].astype(np.float64)).max(initial=0.0))
+            rounding = _rounding(spec) * float(np.abs(tree[name].astype(np.float64)).max(initial=0.0))
             bounds = moments.bounds(logarithm) + rounding
             shares = np.abs(moments.mean) / np.where(bounds > 0, bounds, 1)
             if not shares.size:
@@ -79,6 +79,15 @@ def check_unbiased(subject: Subject) -> str:
                     "return False from is_unbiased, or round so that the expectation is the input",
                 )
     return f"largest bias {largest:.2g} of what {subject.seeds} seeds would show"
+
+
+def _rounding(spec: TensorSpec) -> float:
+    """What arithmetic may add to an entry's mean error, relative to the largest entry.
+
+    Rounding to the input's own dtype, and the sums of a transform in the dtype of computation, float32 at least.
+    """
+    wide = dataclasses.replace(spec, dtype=np.result_type(spec.dtype, np.float32)) if spec.is_float else spec
+    return 2 * epsilon(spec) + 16 * epsilon(wide)
 
 
 @dataclasses.dataclass

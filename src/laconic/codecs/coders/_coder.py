@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from laconic.codecs._arguments import check_bits
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
 from laconic.codecs.coders._bit_streams import little_endian, pack, unpack
-from laconic.codecs.stages._basic import check_bits
 from laconic.errors import ArgumentError, ArgumentTypeError, DecodeError
 
 PACKINGS = ("dense", "tff")

@@ -11,8 +11,9 @@ from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
 from laconic.codecs.coders._entropy_coder import EntropyCoder
 from laconic.codecs.coders._integer_coders import IntegerCoder, SectionReader
-from laconic.codecs.stages._e8 import DIMENSIONS
 from laconic.errors import ArgumentError, ArgumentTypeError, DecodeError
+
+DIMENSIONS = 8
 
 _FEW = 2**12  # of fewer numbers, both modes are tried
 _MOSTLY = 7 / 8  # from this share of zeros on, too

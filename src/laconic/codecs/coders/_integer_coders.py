@@ -33,8 +33,8 @@ class SectionReader(_wire.Reader):
         check_end(self.position, self._data, "coded")
 
 
-class IntegerCoder(Coder):
-    """A coder that takes integers of any width."""
+class AnyIntegers(Coder):
+    """A coder that takes integers of any width, in tensors of any shape."""
 
     def check(self, spec: TensorSpec) -> None:
         if spec.dtype.kind not in "ui":
@@ -42,6 +42,10 @@ class IntegerCoder(Coder):
                 f"{spec.name or 'value'} is {spec}, but the coder {self.name!r} takes integers; quantize floats first, "
                 "as in codecs.chain(codecs.UniformQuantizer(bits=8), coder)"
             )
+
+
+class IntegerCoder(AnyIntegers):
+    """A coder that takes integers of any width, whatever the shape of the tensor."""
 
     def encode(self, array: np.ndarray, contexts: np.ndarray | None = None) -> Any:
         values = np.ascontiguousarray(array).reshape(-1)

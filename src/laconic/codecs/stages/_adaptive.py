@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from laconic.codecs._arguments import checked_fraction, checked_positive, only_one_given
 from laconic.codecs._merging import Merge
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
 from laconic.codecs._stage import Arrays, State
-from laconic.codecs.stages._basic import compute_dtype
+from laconic.codecs.stages._floats import compute_dtype
 from laconic.codecs.stages._passing import Passing
 from laconic.codecs.stages._rounding import (
     LARGEST_CODE,
@@ -19,7 +20,6 @@ from laconic.codecs.stages._rounding import (
     Rounding,
     guessed_step,
     no_finer_than_floats,
-    positive,
 )
 from laconic.codecs.stages._scaling import magnitude, nonzero, normalised, root_mean_square
 from laconic.errors import ArgumentError
@@ -32,6 +32,7 @@ _SAMPLE = 2**14
 _EXPONENTS = 30
 
 
+@dataclasses.dataclass(frozen=True)
 class _ServerStep(Rounding):
     """A step that the server holds, and moves after every round towards its aim.
 
@@ -41,20 +42,16 @@ class _ServerStep(Rounding):
 
     merges: ClassVar[dict[str, Merge]] = {"statistics": Merge.STACK}
 
-    initial_step: float | None
-    nmse: float | None
-    bits_per_parameter: float | None
-    rate_penalty: float | None
-    decay: float | None
+    initial_step: float | None = None
+    nmse: float | None = None
+    bits_per_parameter: float | None = None
+    rate_penalty: float | None = None
+    decay: float | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name in _AIMS if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ArgumentError(
-                f"{self.name} needs exactly one of {', '.join(_AIMS)}, got {', '.join(given) or 'none'}"
-            )
-        for name in (*given, *(["initial_step"] if self.initial_step is not None else [])):
-            object.__setattr__(self, name, positive(getattr(self, name), name))
+        aim = only_one_given(self.name, {name: getattr(self, name) for name in _AIMS})
+        for name in (aim,) if self.initial_step is None else (aim, "initial_step"):
+            object.__setattr__(self, name, checked_positive(getattr(self, name), name))
         if self.decay is not None and self.initial_step is None:
             raise ArgumentError("a step that decays needs an initial_step to decay from, got initial_step=None")
 
@@ -157,12 +154,6 @@ class AdaptiveDithered(_ServerStep, DitheredRounding):
     name: ClassVar[str] = "adaptive_dithered"
     step_exponent: ClassVar[float] = 1 / 2
 
-    initial_step: float | None = None
-    nmse: float | None = None
-    bits_per_parameter: float | None = None
-    rate_penalty: float | None = None
-    decay: float | None = None
-
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -171,12 +162,6 @@ class AdaptiveStochasticGrid(_ServerStep, RandomRounding):
 
     name: ClassVar[str] = "adaptive_stochastic_grid"
     step_exponent: ClassVar[float] = 2 / 3
-
-    initial_step: float | None = None
-    nmse: float | None = None
-    bits_per_parameter: float | None = None
-    rate_penalty: float | None = None
-    decay: float | None = None
 
 
 @register
@@ -202,10 +187,9 @@ class AdaptiveClip(Passing):
     rate: float = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("quantile", "initial_bound", "rate"):
-            object.__setattr__(self, name, positive(getattr(self, name), name))
-        if self.quantile > 1:
-            raise ArgumentError(f"quantile must lie above 0 and up to 1, got {self.quantile}")
+        object.__setattr__(self, "quantile", checked_fraction(self.quantile, "quantile"))
+        for name in ("initial_bound", "rate"):
+            object.__setattr__(self, name, checked_positive(getattr(self, name), name))
 
     def initial_state(self, spec: TensorSpec) -> State:
         del spec

@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from laconic.codecs import random
+from laconic.codecs._arguments import check_flag, check_whole, checked_positive
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
-from laconic.codecs._stage import Arrays, Stage
+from laconic.codecs._stage import Arrays
 from laconic.codecs.random import Key
-from laconic.codecs.stages._basic import compute_dtype
+from laconic.codecs.stages._floats import FloatStage, compute_dtype, largest_float
 from laconic.codecs.stages._gaussian import MEAN_MAGNITUDE, clipped_ternary_nmse, stochastic_rounding_nmse, ternary_nmse
-from laconic.codecs.stages._rounding import check_float, positive
 from laconic.codecs.stages._scaling import magnitude, nonzero, normalised
 from laconic.errors import ArgumentError, ArgumentTypeError
 
@@ -26,7 +26,7 @@ MAX_LEVELS = 2**15 - 1
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Cast(Stage):
+class Cast(FloatStage):
     """Floats in a narrower dtype; those that are as narrow already stay as they are.
 
     Values that the dtype cannot hold are an error, never infinite.
@@ -38,6 +38,8 @@ class Cast(Stage):
     """
 
     name: ClassVar[str] = "cast"
+    commutes_with_sum = True  # since sums are kept in 32 bits or more
+    is_linear = True
 
     dtype: str
     stochastic: bool = False
@@ -45,19 +47,9 @@ class Cast(Stage):
     def __post_init__(self) -> None:
         if self.dtype not in CAST_DTYPES:
             raise ArgumentError(f"dtype must be one of {', '.join(map(repr, CAST_DTYPES))}, got {self.dtype!r}")
-        if not isinstance(self.stochastic, bool):
-            raise ArgumentTypeError(f"stochastic must be True or False, got {self.stochastic!r}")
+        check_flag(self.stochastic, "stochastic")
         if self.stochastic and self.dtype != "bfloat16":
             raise ArgumentError(f"a stochastic cast is to 'bfloat16', got {self.dtype!r}; leave out stochastic")
-
-    @property
-    def commutes_with_sum(self) -> bool:
-        """Sums are kept in 32 bits or more."""
-        return True
-
-    @property
-    def is_linear(self) -> bool:
-        return True
 
     @property
     def is_unbiased(self) -> bool:
@@ -75,7 +67,7 @@ class Cast(Stage):
         return float(place / (6 if self.stochastic else 12))
 
     def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
+        super().check(spec)
         if self.stochastic and spec.dtype == np.float64:
             raise ArgumentTypeError(
                 f"{spec.name or 'value'} is {spec}, but a stochastic cast takes up to 32 bits; use float32 arrays, or "
@@ -87,7 +79,7 @@ class Cast(Stage):
         if self._keeps(x.dtype):
             return True
         if self.stochastic:
-            return magnitude(x) <= float(jnp.finfo(self.dtype).max)  # type: ignore[no-untyped-call]
+            return magnitude(x) <= largest_float(self.dtype)
         return jnp.isfinite(x.astype(self.dtype)).all()
 
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
@@ -114,7 +106,7 @@ def _stochastic_bfloat16(key: Key, x: Array) -> Array:
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Qsgd(Stage):
+class Qsgd(FloatStage):
     """Stochastic rounding of |x_i| over the norm of its bucket to multiples of 1 / levels (Alistarh et al. 2017, 3.1).
 
     x^_i = norm sign(x_i) q_i / levels, where q_i is levels |x_i| / norm rounded up or down at random, unbiased. A
@@ -128,26 +120,17 @@ class Qsgd(Stage):
     name: ClassVar[str] = "qsgd"
     outputs: ClassVar[tuple[str, ...]] = ("codes", "norms")
     compressible: ClassVar[tuple[str, ...]] = ("codes",)
+    is_unbiased = True
+    is_linear = True
+    is_stochastic = True
 
     levels: int = 15
     bucket_size: int | None = 128
 
     def __post_init__(self) -> None:
-        check_whole("levels", self.levels, 1, MAX_LEVELS)
+        check_whole(self.levels, "levels", 1, MAX_LEVELS)
         if self.bucket_size is not None:
-            check_whole("bucket_size", self.bucket_size, 1, 2**31 - 1)
-
-    @property
-    def is_unbiased(self) -> bool:
-        return True
-
-    @property
-    def is_linear(self) -> bool:
-        return True
-
-    @property
-    def is_stochastic(self) -> bool:
-        return True
+            check_whole(self.bucket_size, "bucket_size", 1, 2**31 - 1)
 
     def expected_nmse(self, size: int) -> float:
         bucket = self._bucket(size)
@@ -155,16 +138,13 @@ class Qsgd(Stage):
         whole = stochastic_rounding_nmse(bucket, self.levels)
         return (whole * (size - rest) + stochastic_rounding_nmse(rest, self.levels) * rest) / max(size, 1)
 
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
-
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
         del parameters
         flat = x.reshape(-1).astype(compute_dtype(x.dtype))
         buckets = jnp.pad(flat, (0, -flat.size % self._bucket(flat.size))).reshape(-1, self._bucket(flat.size))
         unit, largest = normalised(buckets, axis=1)
         # The norm over the largest entry, both scaled down so that no divisor's reciprocal is flushed to zero.
-        limit = float(jnp.finfo(x.dtype).max)  # type: ignore[no-untyped-call]
+        limit = largest_float(x.dtype)
         ratio = jnp.sqrt(jnp.sum(unit * unit, axis=1, keepdims=True))
         ratio = jnp.clip(ratio, 1, (limit * 2.0**-32) / (jnp.maximum(largest, 1) * 2.0**-32))
         norms = jnp.minimum(largest * ratio, limit)
@@ -194,7 +174,7 @@ class Qsgd(Stage):
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Ternary(Stage):
+class Ternary(FloatStage):
     """TernGrad: x^_i is sign(x_i) s with probability |x_i| / s, else zero; s = max|x| (Wen et al. 2017, equation 3).
 
     Args:
@@ -205,30 +185,21 @@ class Ternary(Stage):
     name: ClassVar[str] = "ternary"
     outputs: ClassVar[tuple[str, ...]] = ("codes", "scale")
     compressible: ClassVar[tuple[str, ...]] = ("codes",)
+    is_linear = True
+    is_stochastic = True
 
     clip: float | None = None
 
     def __post_init__(self) -> None:
         if self.clip is not None:
-            object.__setattr__(self, "clip", positive(self.clip, "clip"))
+            object.__setattr__(self, "clip", checked_positive(self.clip, "clip"))
 
     @property
     def is_unbiased(self) -> bool:
         return self.clip is None
 
-    @property
-    def is_linear(self) -> bool:
-        return True
-
-    @property
-    def is_stochastic(self) -> bool:
-        return True
-
     def expected_nmse(self, size: int) -> float | None:
         return ternary_nmse(size) if self.clip is None else clipped_ternary_nmse(size, self.clip)
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
 
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
         del parameters
@@ -248,7 +219,7 @@ class Ternary(Stage):
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Sign(Stage):
+class Sign(FloatStage):
     """Signs times the mean magnitude |x|_1 / d (Karimireddy et al. 2019, "Error feedback fixes SignSGD", section 4).
 
     Codes are 1 for x >= 0, else 0. The error is |x|^2 - |x|_1^2 / d, the least that any scale reaches.
@@ -260,9 +231,6 @@ class Sign(Stage):
 
     def expected_nmse(self, size: int) -> float:
         return (1 - MEAN_MAGNITUDE**2) * (size - 1) / size if size else 0.0
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
 
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
         del key, parameters
@@ -279,7 +247,7 @@ class Sign(Stage):
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Natural(Stage):
+class Natural(FloatStage):
     """Stochastic rounding to powers of two: the mantissa is dropped (Horváth et al. 2019, definition 1).
 
     |x| in [2^e, 2^(e + 1)) becomes 2^(e + 1) with probability |x| / 2^e - 1, else 2^e. The code is the sign times how
@@ -289,22 +257,13 @@ class Natural(Stage):
     name: ClassVar[str] = "natural"
     outputs: ClassVar[tuple[str, ...]] = ("codes", "exponent")
     compressible: ClassVar[tuple[str, ...]] = ("codes",)
-
-    @property
-    def is_unbiased(self) -> bool:
-        return True
-
-    @property
-    def is_stochastic(self) -> bool:
-        return True
+    is_unbiased = True
+    is_stochastic = True
 
     def expected_nmse(self, size: int) -> float:
         """The mean of (s - 1) (2 - s) / s^2 over uniform log2(s) in [0, 1), on average over scales; at most 1/8."""
         del size
         return 0.75 / math.log(2) - 1
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
 
     def is_in_range(self, x: Array, parameters: Arrays) -> Bool[Array, ""] | bool:
         """Up to the dtype's largest power of two: what lies above could be rounded up to infinity."""
@@ -332,14 +291,6 @@ class Natural(Stage):
         exponents = jnp.where(codes == 0, 0, jnp.clip(exponents, 0, 2 * jnp.finfo(dtype).maxexp - 2))  # type: ignore[no-untyped-call]
         values = jax.lax.bitcast_convert_type(exponents.astype(integer) << mantissa_bits, dtype)
         return jnp.where(codes < 0, -values, values).reshape(spec.shape).astype(spec.dtype)
-
-
-def check_whole(name: str, value: object, low: int, high: int) -> None:
-    """Raises unless the argument is a whole number in low..high."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentTypeError(f"{name} must be a whole number, got {value!r:.60} of type {type(value).__name__}")
-    if not low <= value <= high:
-        raise ArgumentError(f"{name} must lie in {low}..{high}, got {value}")
 
 
 def _float_layout(dtype: jnp.dtype) -> tuple[int, jnp.dtype]:

@@ -2,20 +2,19 @@
 
 import dataclasses
 import math
-import numbers
 from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from laconic.codecs._arguments import checked_number, checked_positive
 from laconic.codecs._registry import register
 from laconic.codecs._stage import Arrays
 from laconic.codecs.random import Key
-from laconic.codecs.stages._basic import compute_dtype
+from laconic.codecs.stages._floats import compute_dtype
 from laconic.codecs.stages._passing import Passing
-from laconic.codecs.stages._rounding import positive
 from laconic.codecs.stages._scaling import normalised
-from laconic.errors import ArgumentError, ArgumentTypeError
+from laconic.errors import ArgumentError
 
 
 @register
@@ -32,7 +31,7 @@ class ClipByNorm(Passing):
     bound: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bound", positive(self.bound, "bound"))
+        object.__setattr__(self, "bound", checked_positive(self.bound, "bound"))
 
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
         del key, parameters
@@ -60,10 +59,7 @@ class ClipByValue(Passing):
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, numbers.Real):
-                raise ArgumentTypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, checked_number(getattr(self, name), name))
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ArgumentError(f"low and high must be finite with low < high, got {self.low} and {self.high}")
 

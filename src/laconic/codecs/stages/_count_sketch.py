@@ -1,7 +1,6 @@
 """Count sketches: a linear summary of a vector in which its large entries can be found again."""
 
 import dataclasses
-import numbers
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -11,15 +10,15 @@ import numpy as np
 from jaxtyping import Array, Bool, UInt32
 
 from laconic.codecs import random
+from laconic.codecs._arguments import check_seed, check_whole, checked_fraction, checked_number
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
 from laconic.codecs._stage import Arrays, Stage, State
 from laconic.codecs.random import Key
-from laconic.codecs.stages._basic import compute_dtype
-from laconic.codecs.stages._classic_quantizers import check_whole
+from laconic.codecs.stages._floats import compute_dtype, largest_float
 from laconic.codecs.stages._scaling import normalised
-from laconic.codecs.stages._sparsifiers import below, check_sparse, checked_fraction, kept, largest_mask
-from laconic.errors import ArgumentError, ArgumentTypeError
+from laconic.codecs.stages._sparsifiers import below, check_sparse, kept, largest_mask
+from laconic.errors import ArgumentError
 
 
 @register
@@ -49,6 +48,7 @@ class CountSketch(Stage):
     name: ClassVar[str] = "count_sketch"
     outputs: ClassVar[tuple[str, ...]] = ("sketch",)
     compressible: ClassVar[tuple[str, ...]] = ("sketch",)
+    commutes_with_sum = True  # encodings do, which is what lets their sum stay encoded; see above
 
     rows: int = 5
     columns: int | None = None
@@ -58,18 +58,15 @@ class CountSketch(Stage):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_whole("rows", self.rows, 1, 63)
+        check_whole(self.rows, "rows", 1, 63)
         if self.columns is not None:
-            check_whole("columns", self.columns, 1, 2**31 - 1)
-        check_whole("seed", self.seed, 0, 2**63 - 1)
+            check_whole(self.columns, "columns", 1, 2**31 - 1)
+        check_seed(self.seed)
         object.__setattr__(self, "fraction", checked_fraction(self.fraction, "fraction"))
         object.__setattr__(self, "keep", checked_fraction(self.keep, "keep"))
-        object.__setattr__(self, "momentum", _checked_momentum(self.momentum))
-
-    @property
-    def commutes_with_sum(self) -> bool:
-        """Encodings do, which is what lets their sum stay encoded; see the class."""
-        return True
+        object.__setattr__(self, "momentum", checked_number(self.momentum, "momentum"))
+        if not 0 <= self.momentum < 1:
+            raise ArgumentError(f"momentum must lie in 0 to below 1, got {self.momentum}")
 
     def check(self, spec: TensorSpec) -> None:
         check_sparse(self, spec)
@@ -78,7 +75,7 @@ class CountSketch(Stage):
         """The sum of magnitudes, which no sketched number exceeds, must be far from the dtype's end."""
         del parameters
         unit, largest = normalised(x.reshape(-1).astype(compute_dtype(x.dtype)))
-        limit = float(jnp.finfo(largest.dtype).max) / 2**10  # type: ignore[no-untyped-call]
+        limit = largest_float(largest.dtype) / 2**10
         return largest <= limit / jnp.maximum(jnp.sum(jnp.abs(unit)), 1)
 
     def num_columns(self, size: int) -> int:
@@ -151,7 +148,7 @@ class CountSketch(Stage):
         return signs, below(words, jnp.uint32(self.num_columns(size)))
 
     def _as(self, x: Array, spec: TensorSpec) -> Array:
-        limit = float(jnp.finfo(spec.dtype).max)  # type: ignore[no-untyped-call]
+        limit = largest_float(spec.dtype)
         return jnp.clip(x, -limit, limit).reshape(spec.shape).astype(spec.dtype)
 
 
@@ -164,12 +161,3 @@ def _median(rows: Sequence[Array]) -> Array:
             ordered[i], ordered[i + 1] = jnp.minimum(low, high), jnp.maximum(low, high)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else ordered[middle - 1] / 2 + ordered[middle] / 2
-
-
-def _checked_momentum(momentum: object) -> float:
-    if isinstance(momentum, bool) or not isinstance(momentum, numbers.Real):
-        raise ArgumentTypeError(f"momentum must be a number, got {momentum!r:.60} of type {type(momentum).__name__}")
-    number = float(momentum)
-    if not 0 <= number < 1:
-        raise ArgumentError(f"momentum must lie in 0 to below 1, got {momentum}")
-    return number

@@ -20,13 +20,12 @@ from laconic.codecs import random
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
 from laconic.codecs._stage import Arrays
+from laconic.codecs.coders._e8_coder import DIMENSIONS
 from laconic.codecs.random import Key
-from laconic.codecs.stages._basic import compute_dtype
+from laconic.codecs.stages._floats import compute_dtype
 from laconic.codecs.stages._grid import OwnStep
 from laconic.codecs.stages._rounding import LARGEST_CODE, in_steps
 from laconic.codecs.stages._scaling import magnitude, root_mean_square
-
-DIMENSIONS = 8
 
 SECOND_MOMENT = 929 / 12960
 """The variance, per entry, of a point that is uniform over the lattice's Voronoi cell."""
@@ -59,11 +58,6 @@ class DitheredLattice(OwnStep):
     compressible: ClassVar[tuple[str, ...]] = ("points",)
     regenerated: ClassVar[tuple[str, ...]] = ("dither",)
     num_contexts: ClassVar[int] = 256
-
-    step: float | None = None
-    step_in_rms: float | None = None
-    nmse: float | None = None
-    bits_per_parameter: float | None = None
 
     def is_in_range(self, x: Array, parameters: Arrays) -> Bool[Array, ""] | bool:
         del parameters

@@ -7,7 +7,6 @@ distributed mean estimation for federated learning".
 import abc
 import dataclasses
 import math
-import numbers
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -15,17 +14,17 @@ import numpy as np
 from jaxtyping import Array
 
 from laconic.codecs import random
+from laconic.codecs._arguments import check_bits, check_flag, checked_number
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
-from laconic.codecs._stage import Arrays, Stage
+from laconic.codecs._stage import Arrays
 from laconic.codecs.random import Key
 from laconic.codecs.stages import _codebooks
-from laconic.codecs.stages._basic import compute_dtype
 from laconic.codecs.stages._codebooks import MAX_BITS
+from laconic.codecs.stages._floats import FloatStage, compute_dtype, largest_float
 from laconic.codecs.stages._rotation import Rotation, inverse
-from laconic.codecs.stages._rounding import check_float
 from laconic.codecs.stages._scaling import magnitude, normalised
-from laconic.errors import ArgumentError, ArgumentTypeError
+from laconic.errors import ArgumentError
 
 MIN_BITS = 0.01
 STEPS = (2.0**-7, 8.0)
@@ -37,7 +36,7 @@ _LEAST_SIZE = 1024  # entries, below which theory, made for many, promises too m
 
 @register
 @dataclasses.dataclass(frozen=True)
-class LloydMax(Stage):
+class LloydMax(FloatStage):
     """The 2**bits levels with the least mean squared error for Gaussian entries, scaled to the tensor.
 
     The code is the index of the centroid next to x_i sqrt(d) / |x|, and stands for that centroid times <x, c> / |c|^2,
@@ -56,16 +55,10 @@ class LloydMax(Stage):
     bits: int = 4
 
     def __post_init__(self) -> None:
-        if isinstance(self.bits, bool) or not isinstance(self.bits, int):
-            raise ArgumentTypeError(f"bits must be a whole number from 1 to {MAX_BITS}, got {self.bits!r}")
-        if not 1 <= self.bits <= MAX_BITS:
-            raise ArgumentError(f"bits must lie in 1..{MAX_BITS}, got {self.bits}")
+        check_bits(self.bits, MAX_BITS)
 
     def expected_nmse(self, size: int) -> float | None:
         return _codebooks.distortion(self.bits) if size >= _LEAST_SIZE else None
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
 
     def is_in_range(self, x: Array, parameters: Arrays) -> Array | bool:
         del parameters
@@ -86,7 +79,7 @@ class LloydMax(Stage):
         return (levels * encoded["scale"]).reshape(spec.shape).astype(spec.dtype)
 
 
-class RotatedQuantizer(Stage):
+class RotatedQuantizer(FloatStage):
     """What EDEN's variants have in common: x^ = scale R^T q, with q the quantized entries of y = R x.
 
     R rotates blocks of the vector at random, see `_rotation.py`, and is drawn for each encoding: with one for all
@@ -100,8 +93,7 @@ class RotatedQuantizer(Stage):
     unbiased: bool
 
     def __post_init__(self) -> None:
-        if not isinstance(self.unbiased, bool):
-            raise ArgumentTypeError(f"unbiased must be True or False, got {self.unbiased!r}")
+        check_flag(self.unbiased, "unbiased")
 
     @property
     def is_unbiased(self) -> bool:
@@ -125,9 +117,6 @@ class RotatedQuantizer(Stage):
         if size < _LEAST_SIZE:
             return None
         return self.distortion / (1 - self.distortion) if self.unbiased else self.distortion
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
 
     def is_in_range(self, x: Array, parameters: Arrays) -> Array | bool:
         del parameters
@@ -300,9 +289,7 @@ def checked_rate(value: object, low: float, high: float, name: str) -> float:
       ArgumentError: if it is outside.
       ArgumentTypeError: if it is not a number.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ArgumentTypeError(f"{name} must be a number, got {value!r:.60} of type {type(value).__name__}")
-    number = float(value)
+    number = checked_number(value, name)
     if not low <= number <= high:
         raise ArgumentError(f"{name} must lie in {low}..{high}, got {value}")
     return number
@@ -310,7 +297,7 @@ def checked_rate(value: object, low: float, high: float, name: str) -> float:
 
 def _leaves_room(x: Array, factor: int) -> Array:
     """Whether values so many times larger than any of these fit the dtype."""
-    return magnitude(x) <= float(jnp.finfo(x.dtype).max) / factor  # type: ignore[no-untyped-call]
+    return magnitude(x) <= largest_float(x.dtype) / factor
 
 
 def _joined(parts: list[Array], otherwise: Array) -> Array:

@@ -8,7 +8,6 @@ with c = nmse / (1 + nmse).
 import abc
 import dataclasses
 import math
-import numbers
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from laconic.codecs._arguments import check_whole, checked_fraction
 from laconic.codecs._codec import Codec, chain
 from laconic.codecs._merging import summed_dtype
 from laconic.codecs._registry import register
@@ -23,8 +23,7 @@ from laconic.codecs._specs import TensorSpec
 from laconic.codecs._stage import Arrays, Stage, State
 from laconic.codecs._units import Concatenate
 from laconic.codecs.random import Key
-from laconic.codecs.stages._basic import compute_dtype
-from laconic.codecs.stages._classic_quantizers import check_whole
+from laconic.codecs.stages._floats import compute_dtype
 from laconic.codecs.stages._passing import Passing
 from laconic.errors import ArgumentError, ArgumentTypeError
 
@@ -70,7 +69,7 @@ class ErrorFeedback(_Remembering):
     decay: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "decay", _share(self.decay, "decay"))
+        object.__setattr__(self, "decay", checked_fraction(self.decay, "decay"))
 
     def initial_memory(self, spec: TensorSpec) -> State:
         return {"error": jnp.zeros(spec.shape, compute_dtype(spec.dtype))}
@@ -108,8 +107,8 @@ class EF21(_Remembering):
     momentum: float = 1.0
 
     def __post_init__(self) -> None:
-        check_whole("num_clients", self.num_clients, 1, _MAX_CLIENTS)
-        object.__setattr__(self, "momentum", _share(self.momentum, "momentum"))
+        check_whole(self.num_clients, "num_clients", 1, _MAX_CLIENTS)
+        object.__setattr__(self, "momentum", checked_fraction(self.momentum, "momentum"))
 
     # The receiver.
 
@@ -179,7 +178,7 @@ class Shrink(Passing):
     factor: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "factor", _share(self.factor, "factor"))
+        object.__setattr__(self, "factor", checked_fraction(self.factor, "factor"))
 
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
         del key, parameters
@@ -250,7 +249,7 @@ def error_feedback(
             "not tell from one encoding what arrives"
         )
     stage = _stage(kind, decay, momentum, num_clients)
-    factor = _contractive_factor(codec, size) if shrink is None else _share(shrink, "shrink")
+    factor = _contractive_factor(codec, size) if shrink is None else checked_fraction(shrink, "shrink")
     if isinstance(codec.stage, Concatenate):
         (_, below), *_ = codec.children
         return chain(codec.stage, stage, *_shrunk(factor), below)
@@ -299,7 +298,7 @@ def _contractive_factor(codec: Codec, size: int | None) -> float:
     below a biased stage, its own factor is still the best for what reaches it.
     """
     if size is not None:
-        check_whole("size", size, 1, 2**48)
+        check_whole(size, "size", 1, 2**48)
     lossy = [stage for stage in codec.stages if stage.is_unbiased and not stage.is_lossless]
     return 1 / math.prod(1 + _largest_nmse(stage, size) for stage in lossy)
 
@@ -325,16 +324,6 @@ def _largest_nmse(stage: Stage, size: int | None) -> float:
 
 def _shrunk(factor: float) -> tuple[Stage, ...]:
     return () if factor == 1 else (Shrink(factor),)
-
-
-def _share(value: Any, name: str) -> float:
-    """The value as a float above zero and up to one."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ArgumentTypeError(f"{name} must be a number, got {value!r:.60} of type {type(value).__name__}")
-    share = float(value)
-    if not 0 < share <= 1:
-        raise ArgumentError(f"{name} must be above 0 and at most 1, got {value}")
-    return share
 
 
 def _saturated(x: Array, dtype: np.dtype) -> Array:

@@ -6,9 +6,10 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from laconic.codecs._arguments import checked_positive, only_one_given
 from laconic.codecs._registry import register
 from laconic.codecs._stage import Arrays
-from laconic.codecs.stages._basic import compute_dtype
+from laconic.codecs.stages._floats import compute_dtype
 from laconic.codecs.stages._rounding import (
     LARGEST_CODE,
     DitheredRounding,
@@ -16,29 +17,24 @@ from laconic.codecs.stages._rounding import (
     Rounding,
     guessed_step,
     no_finer_than_floats,
-    positive,
 )
 from laconic.codecs.stages._scaling import magnitude, root_mean_square, sum_of_magnitudes
-from laconic.errors import ArgumentError
 
 _CHOICES = ("step", "step_in_rms", "nmse", "bits_per_parameter")
 
 
+@dataclasses.dataclass(frozen=True)
 class OwnStep(Rounding):
     """A step for each encoding, which travels, or one for all."""
 
-    step: float | None
-    step_in_rms: float | None
-    nmse: float | None
-    bits_per_parameter: float | None
+    step: float | None = None
+    step_in_rms: float | None = None
+    nmse: float | None = None
+    bits_per_parameter: float | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name in _CHOICES if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ArgumentError(
-                f"{self.name} needs exactly one of {', '.join(_CHOICES)}, got {', '.join(given) or 'none'}"
-            )
-        object.__setattr__(self, given[0], positive(getattr(self, given[0]), given[0]))
+        given = only_one_given(self.name, {name: getattr(self, name) for name in _CHOICES})
+        object.__setattr__(self, given, checked_positive(getattr(self, given), given))
 
     @property
     def commutes_with_sum(self) -> bool:
@@ -101,11 +97,6 @@ class Dithered(OwnStep, DitheredRounding):
 
     name: ClassVar[str] = "dithered"
 
-    step: float | None = None
-    step_in_rms: float | None = None
-    nmse: float | None = None
-    bits_per_parameter: float | None = None
-
     def expected_nmse(self, size: int) -> float | None:
         del size
         return self.nmse if self.step_in_rms is None else self.step_in_rms**2 / 12
@@ -127,11 +118,6 @@ class StochasticGrid(OwnStep, RandomRounding):
     """
 
     name: ClassVar[str] = "stochastic_grid"
-
-    step: float | None = None
-    step_in_rms: float | None = None
-    nmse: float | None = None
-    bits_per_parameter: float | None = None
 
     @property
     def may_search_own_draw(self) -> bool:

@@ -20,12 +20,12 @@ import numpy as np
 from jaxtyping import Array, UInt32
 
 from laconic.codecs import random
+from laconic.codecs._arguments import check_seed
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
-from laconic.codecs._stage import Arrays, Stage
+from laconic.codecs._stage import Arrays
 from laconic.codecs.random import Key
-from laconic.codecs.stages._basic import compute_dtype
-from laconic.codecs.stages._rounding import check_float
+from laconic.codecs.stages._floats import FloatStage, compute_dtype, largest_float
 from laconic.codecs.stages._scaling import magnitude
 from laconic.errors import ArgumentError, ArgumentTypeError
 
@@ -162,8 +162,11 @@ def _small_blocks(size: int) -> np.ndarray:
     return matrix
 
 
-class _BlockHadamard(Stage):
+class _BlockHadamard(FloatStage):
     """What the transforms with constant and with drawn signs have in common."""
+
+    is_unbiased = True
+    is_linear = True
 
     max_block: int
 
@@ -174,20 +177,9 @@ class _BlockHadamard(Stage):
         if not low <= self.max_block <= high or self.max_block & (self.max_block - 1):
             raise ArgumentError(f"max_block must be a power of two in {low}..{high}, got {self.max_block}")
 
-    @property
-    def is_unbiased(self) -> bool:
-        return True
-
-    @property
-    def is_linear(self) -> bool:
-        return True
-
     def expected_nmse(self, size: int) -> float | None:
         del size
         return 0.0
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
 
     def is_in_range(self, x: Array, parameters: Arrays) -> Array | bool:
         del parameters
@@ -216,6 +208,7 @@ class Hadamard(_BlockHadamard):
     """
 
     name: ClassVar[str] = "hadamard"
+    commutes_with_sum = True
 
     seed: int = 0
     max_block: int = MAX_BLOCK
@@ -223,10 +216,6 @@ class Hadamard(_BlockHadamard):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_seed(self.seed)
-
-    @property
-    def commutes_with_sum(self) -> bool:
-        return True
 
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
         del key, parameters
@@ -269,19 +258,10 @@ class RandomHadamard(_BlockHadamard):
 def fits_rotation(x: Array, max_block: int) -> Array:
     """Whether rotating x in such blocks stays within the dtype of computation."""
     dtype = compute_dtype(x.dtype)
-    largest = float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]
-    return magnitude(x.astype(dtype)) <= largest / (2 * max(min(max_block, x.size), 1) ** 0.5)
+    return magnitude(x.astype(dtype)) <= largest_float(dtype) / (2 * max(min(max_block, x.size), 1) ** 0.5)
 
 
 def constant_sign_words(seed: int, count: int) -> Words:
     """The words of signs that a seed stands for."""
     # Behind the barrier the key is no constant, from which XLA would draw the words itself, slowly, when it compiles.
     return random.bits(jax.lax.optimization_barrier(jnp.asarray(random.key(seed))), count)
-
-
-def check_seed(seed: object) -> None:
-    """Raises unless the seed is a whole number that can travel."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ArgumentTypeError(f"seed must be an integer, got {seed!r} of type {type(seed).__name__}")
-    if not 0 <= seed < 2**63:
-        raise ArgumentError(f"seed must lie in 0..2**63-1, got {seed}")

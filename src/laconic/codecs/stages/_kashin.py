@@ -8,21 +8,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from laconic.codecs._arguments import check_flag, check_seed, checked_positive
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
-from laconic.codecs._stage import Arrays, Stage
+from laconic.codecs._stage import Arrays
 from laconic.codecs.random import Key
-from laconic.codecs.stages._basic import compute_dtype
+from laconic.codecs.stages._floats import FloatStage, compute_dtype
 from laconic.codecs.stages._hadamard import (
     Words,
-    check_seed,
     constant_sign_words,
     fits_rotation,
     num_sign_words,
     rotate,
     rotate_back,
 )
-from laconic.codecs.stages._rounding import check_float, positive
 from laconic.codecs.stages._scaling import nonzero, normalised
 from laconic.errors import ArgumentError, ArgumentTypeError
 
@@ -32,7 +31,7 @@ _MIN_BLOCK = 32
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Kashin(Stage):
+class Kashin(FloatStage):
     """Kashin's representation of a vector in a tight frame.
 
     Source: Lyubarskii and Vershynin 2010, "Uncertainty principles and vector quantization", section III.
@@ -63,6 +62,8 @@ class Kashin(Stage):
     """
 
     name: ClassVar[str] = "kashin"
+    commutes_with_sum = True
+    is_linear = True
 
     num_iters: int = 12
     eta: float = 0.75
@@ -80,29 +81,17 @@ class Kashin(Stage):
             if not 1 <= number <= highest:
                 raise ArgumentError(f"{name} must lie in 1..{highest}, got {number}")
         for name in ("eta", "delta", "pad_extra_level_threshold"):
-            object.__setattr__(self, name, positive(getattr(self, name), name))
+            object.__setattr__(self, name, checked_positive(getattr(self, name), name))
         if not self.eta < 1:
             raise ArgumentError(f"eta must be below 1, got {self.eta}")
         if not self.pad_extra_level_threshold <= 1:
             raise ArgumentError(f"pad_extra_level_threshold must be at most 1, got {self.pad_extra_level_threshold}")
-        if not isinstance(self.last_iter_clip, bool):
-            raise ArgumentTypeError(f"last_iter_clip must be True or False, got {self.last_iter_clip!r}")
+        check_flag(self.last_iter_clip, "last_iter_clip")
         check_seed(self.seed)
-
-    @property
-    def commutes_with_sum(self) -> bool:
-        return True
-
-    @property
-    def is_linear(self) -> bool:
-        return True
 
     @property
     def is_unbiased(self) -> bool:
         return not self.last_iter_clip
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
 
     def is_in_range(self, x: Array, parameters: Arrays) -> Array | bool:
         del parameters

@@ -8,20 +8,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from laconic.codecs import random
+from laconic.codecs._arguments import check_flag, check_whole
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
-from laconic.codecs._stage import Arrays, Stage, State
+from laconic.codecs._stage import Arrays, State
 from laconic.codecs.random import Key
-from laconic.codecs.stages._basic import compute_dtype
-from laconic.codecs.stages._classic_quantizers import check_whole
-from laconic.codecs.stages._rounding import check_float
+from laconic.codecs.stages._floats import FloatStage, compute_dtype, largest_float
 from laconic.codecs.stages._scaling import magnitude, normalised
-from laconic.errors import ArgumentTypeError
 
 
 @register
 @dataclasses.dataclass(frozen=True)
-class LowRank(Stage):
+class LowRank(FloatStage):
     """PowerSGD: M as P Q^T, by subspace iteration (Vogels et al. 2019, algorithm 1).
 
     M [m, n] is the array with all dimensions but the last joined to one. From a random or remembered Q [n, r]:
@@ -44,10 +42,9 @@ class LowRank(Stage):
     warm_start: bool = False
 
     def __post_init__(self) -> None:
-        check_whole("rank", self.rank, 1, 2**31 - 1)
-        check_whole("iterations", self.iterations, 1, 1000)
-        if not isinstance(self.warm_start, bool):
-            raise ArgumentTypeError(f"warm_start must be True or False, got {self.warm_start!r}")
+        check_whole(self.rank, "rank", 1, 2**31 - 1)
+        check_whole(self.iterations, "iterations", 1, 1000)
+        check_flag(self.warm_start, "warm_start")
 
     @property
     def is_stochastic(self) -> bool:
@@ -57,17 +54,13 @@ class LowRank(Stage):
     def needs_client_state(self) -> bool:
         return self.warm_start
 
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
-
     def is_in_range(self, x: Array, parameters: Arrays) -> Bool[Array, ""] | bool:
         """A column's norm must fit the dtype of Q."""
         del parameters
         if not self.factorises(x.shape):
             return True
         dtype = compute_dtype(x.dtype)
-        limit = float(jnp.finfo(dtype).max) / 2  # type: ignore[no-untyped-call]
-        return magnitude(x.astype(dtype)) <= limit / math.sqrt(x.size / x.shape[-1])
+        return magnitude(x.astype(dtype)) <= largest_float(dtype) / 2 / math.sqrt(x.size / x.shape[-1])
 
     def factorises(self, shape: tuple[int, ...]) -> bool:
         """Whether two factors are smaller than an array of this shape."""
@@ -88,7 +81,7 @@ class LowRank(Stage):
         right, largest = normalised(encoded["right"].astype(dtype))
         x = jnp.matmul(encoded["left"].astype(dtype), right.T, precision="highest") * largest
         # An entry may come out larger than any of M was, so the dtype's largest may be exceeded.
-        limit = float(jnp.finfo(spec.dtype).max)  # type: ignore[no-untyped-call]
+        limit = largest_float(spec.dtype)
         x = jnp.clip(x, -limit, limit)
         return x.reshape(spec.shape).astype(spec.dtype)
 

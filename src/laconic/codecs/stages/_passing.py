@@ -3,23 +3,15 @@
 from jaxtyping import Array
 
 from laconic.codecs._specs import TensorSpec
-from laconic.codecs._stage import Arrays, Stage
-from laconic.codecs.stages._rounding import check_float
+from laconic.codecs._stage import Arrays
+from laconic.codecs.stages._floats import FloatStage
 
 
-class Passing(Stage):
+class Passing(FloatStage):
     """Floats of one shape in and out, in the output `values`; decoding changes nothing, so that sums stay sums."""
 
-    @property
-    def commutes_with_sum(self) -> bool:
-        return True
-
-    @property
-    def is_linear(self) -> bool:
-        return True
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
+    commutes_with_sum = True
+    is_linear = True
 
     def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
         del parameters, num_summands

@@ -8,7 +8,6 @@ random rounding then leaves the zeros without error.
 
 import abc
 import math
-import numbers
 from typing import ClassVar
 
 import jax
@@ -18,13 +17,10 @@ from jaxtyping import Array, Float
 
 from laconic.codecs import random
 from laconic.codecs._specs import TensorSpec
-from laconic.codecs._stage import Arrays, Stage
+from laconic.codecs._stage import Arrays
 from laconic.codecs.random import Key
-from laconic.codecs.stages._basic import compute_dtype
-from laconic.codecs.stages._scaling import magnitude as magnitude
-from laconic.codecs.stages._scaling import nonzero as nonzero
-from laconic.codecs.stages._scaling import normalised, root_mean_square
-from laconic.errors import ArgumentError, ArgumentTypeError
+from laconic.codecs.stages._floats import FloatStage, compute_dtype
+from laconic.codecs.stages._scaling import magnitude, nonzero, normalised, root_mean_square
 
 LARGEST_CODE = 2**20
 """Of a common step: the sum of 2,047 codes fits 32 bits, and float32 holds four bits after the point."""
@@ -32,26 +28,14 @@ LARGEST_CODE = 2**20
 _FINEST = 2.0**-22  # of a step that follows the values, over their maximum: float32 itself ends soon after
 
 
-class Rounding(Stage):
+class Rounding(FloatStage):
     """What dithered and random rounding have in common."""
 
     outputs: ClassVar[tuple[str, ...]] = ("codes", "step")
     compressible: ClassVar[tuple[str, ...]] = ("codes",)
-
-    @property
-    def is_unbiased(self) -> bool:
-        return True
-
-    @property
-    def is_linear(self) -> bool:
-        return True
-
-    @property
-    def is_stochastic(self) -> bool:
-        return True
-
-    def check(self, spec: TensorSpec) -> None:
-        check_float(self, spec)
+    is_unbiased = True
+    is_linear = True
+    is_stochastic = True
 
     @abc.abstractmethod
     def chosen_step(self, x: Array, parameters: Arrays) -> Float[Array, ""]:
@@ -173,27 +157,3 @@ def no_finer_than_floats(step: Array, x: Array) -> Array:
 def guessed_step(x: Array, rate: float) -> Array:
     """About the step at which x takes this rate, in bits per parameter."""
     return (3 / rate if rate < 0.7 else math.sqrt(12 / (4 ** (rate - 0.25) - 1))) * root_mean_square(x)
-
-
-def check_float(stage: Stage, spec: TensorSpec) -> None:
-    """Raises ArgumentTypeError unless the array is of floats."""
-    if not spec.is_float:
-        raise ArgumentTypeError(
-            f"{spec.name or 'value'} is {spec}, but {stage.name} takes floating-point arrays; use codecs.identity() "
-            "for integers"
-        )
-
-
-def positive(value: object, name: str) -> float:
-    """The value as a finite float above zero.
-
-    Raises:
-      ArgumentError: if it is not above zero, or not finite.
-      ArgumentTypeError: if it is not a number.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ArgumentTypeError(f"{name} must be a number, got {value!r:.60} of type {type(value).__name__}")
-    number = float(value)
-    if not (math.isfinite(number) and number > 0):
-        raise ArgumentError(f"{name} must be finite and above zero, got {value}")
-    return number

@@ -1,7 +1,6 @@
 """Stages that send few entries and leave out the others."""
 
 import dataclasses
-import numbers
 from typing import ClassVar
 
 import jax
@@ -9,25 +8,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, UInt32
 
 from laconic.codecs import random
+from laconic.codecs._arguments import check_seed, checked_fraction, checked_number, checked_positive
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
 from laconic.codecs._stage import Arrays, Stage, State
 from laconic.codecs.random import Key
-from laconic.codecs.stages._basic import compute_dtype
-from laconic.codecs.stages._classic_quantizers import check_whole
+from laconic.codecs.stages._floats import check_float, compute_dtype, largest_float
 from laconic.codecs.stages._gaussian import largest_entries
 from laconic.codecs.stages._passing import Passing
-from laconic.codecs.stages._rounding import check_float, positive
 from laconic.codecs.stages._scaling import magnitude, nonzero, normalised
 from laconic.errors import ArgumentError
 
 _MAX_SIZE = 2**31  # positions are counted in 32 bits
 
 
+@dataclasses.dataclass(frozen=True)
 class _Sparsifier(Stage):
     """What stages that keep a fixed share of entries have in common."""
 
-    fraction: float
+    fraction: float = 0.01
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fraction", checked_fraction(self.fraction, "fraction"))
@@ -51,8 +50,6 @@ class TopK(_Sparsifier):
     name: ClassVar[str] = "top_k"
     outputs: ClassVar[tuple[str, ...]] = ("gaps", "values")
     compressible: ClassVar[tuple[str, ...]] = ("gaps", "values")
-
-    fraction: float = 0.01
 
     def expected_nmse(self, size: int) -> float:
         return 1 - largest_entries(kept(self.fraction, size) / size)[0] if size else 0.0
@@ -89,8 +86,8 @@ class Threshold(Passing):
     value: float
 
     def __post_init__(self) -> None:
-        is_zero = isinstance(self.value, numbers.Real) and not isinstance(self.value, bool) and self.value == 0
-        object.__setattr__(self, "value", 0.0 if is_zero else positive(self.value, "value"))
+        is_zero = checked_number(self.value, "value") == 0
+        object.__setattr__(self, "value", 0.0 if is_zero else checked_positive(self.value, "value"))
 
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
         del key, parameters
@@ -113,8 +110,6 @@ class SparseTernary(_Sparsifier):
     name: ClassVar[str] = "sparse_ternary"
     outputs: ClassVar[tuple[str, ...]] = ("codes", "scale")
     compressible: ClassVar[tuple[str, ...]] = ("codes",)
-
-    fraction: float = 0.01
 
     def expected_nmse(self, size: int) -> float:
         if size == 0:
@@ -139,9 +134,7 @@ class SparseTernary(_Sparsifier):
 class _RandomSparsifier(_Sparsifier):
     """What random-k has in common, whoever shares the positions: entry i comes up with probability k / n."""
 
-    @property
-    def is_linear(self) -> bool:
-        return True
+    is_linear = True
 
     def expected_nmse(self, size: int) -> float:
         """For any x of this size, not only Gaussian ones."""
@@ -150,7 +143,7 @@ class _RandomSparsifier(_Sparsifier):
     def is_in_range(self, x: Array, parameters: Arrays) -> Bool[Array, ""] | bool:
         """Times n / k, entries must still fit their dtype."""
         del parameters
-        limit = float(jnp.finfo(x.dtype).max)  # type: ignore[no-untyped-call]
+        limit = largest_float(x.dtype)
         return magnitude(x.astype(compute_dtype(x.dtype))) <= limit * kept(self.fraction, x.size) / max(x.size, 1)
 
     def _positions(self, key: Key, size: int) -> UInt32[Array, " k"]:
@@ -176,12 +169,7 @@ class RandomK(_RandomSparsifier):
 
     name: ClassVar[str] = "random_k"
     regenerated: ClassVar[tuple[str, ...]] = ("positions",)
-
-    fraction: float = 0.01
-
-    @property
-    def is_unbiased(self) -> bool:
-        return True
+    is_unbiased = True
 
     def regenerate(self, key: Key, spec: TensorSpec) -> dict[str, Array]:
         return {"positions": self._positions(key, spec.size)}
@@ -210,17 +198,13 @@ class SharedRandomK(_RandomSparsifier):
     """
 
     name: ClassVar[str] = "shared_random_k"
+    commutes_with_sum = True
 
-    fraction: float = 0.01
     seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("seed", self.seed, 0, 2**63 - 1)
-
-    @property
-    def commutes_with_sum(self) -> bool:
-        return True
+        check_seed(self.seed)
 
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
         del key
@@ -253,22 +237,9 @@ def kept(fraction: float, size: int) -> int:
     return min(max(1, round(fraction * size)), size)
 
 
-def checked_fraction(value: object, name: str) -> float:
-    """The value as a float in (0, 1].
-
-    Raises:
-      ArgumentError: if it is not in there.
-      ArgumentTypeError: if it is not a number.
-    """
-    fraction = positive(value, name)
-    if fraction > 1:
-        raise ArgumentError(f"{name} must be at most 1, got {value}")
-    return fraction
-
-
 def check_sparse(stage: Stage, spec: TensorSpec) -> None:
     """Raises unless the array is of floats, and of so few that 32 bits count them."""
-    check_float(stage, spec)
+    check_float(stage.name, spec)
     if spec.size >= _MAX_SIZE:
         raise ArgumentError(
             f"{spec.name or 'value'} has {spec.size} entries, but {stage.name} takes fewer than {_MAX_SIZE}; split it"

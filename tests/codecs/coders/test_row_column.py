@@ -1,0 +1,107 @@
+"""Matrices are coded by the scales of their rows and columns."""
+
+import hashlib
+
+import hypothesis
+import numpy as np
+import pytest
+from coder_support import assert_round_trip, assert_total, damaged, entropy_bytes, integer_arrays, many_examples
+from hypothesis import strategies as st
+
+from laconic import codecs
+from laconic.codecs import EntropyCoder, TensorSpec
+from laconic.codecs.coders._row_column import RowColumn
+from laconic.errors import ArgumentTypeError, DecodeError
+
+
+def scaled(rows, columns, octaves, seed=0, step=1.0, dtype=np.int32):
+    """Rounded Gaussian numbers whose rows and columns differ in scale by so many octaves."""
+    generator = np.random.default_rng(seed)
+    scales = 2 ** generator.uniform(-octaves, 0, (rows, 1)) * 2 ** generator.uniform(-octaves, 0, columns)
+    return np.rint(generator.standard_normal((rows, columns)) * scales / step).astype(dtype)
+
+
+@many_examples
+@hypothesis.given(array=integer_arrays(max_magnitude=2**63))
+def test_round_trips(array):
+    """Any integers in any shape come back."""
+    assert_round_trip(RowColumn(), array)
+    assert_round_trip(RowColumn(), array[: array.size // 3 * 3].reshape(-1, 3)[::-1])
+    assert_round_trip(RowColumn(), array[: array.size // 4 * 4].reshape(2, -1, 2))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (3, 0), (1, 5000), (5000, 1), (5000,), (70, 70)])
+def test_odd_shapes(shape):
+    """Scalars, empty tensors, single rows and columns, all zeros."""
+    for dtype in (np.int8, np.uint16, np.int64):
+        assert_round_trip(RowColumn(), np.ones(shape, dtype))
+        assert_round_trip(RowColumn(), np.zeros(shape, dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint64])
+def test_large_matrices(dtype):
+    """In groups, the widest numbers of the dtype and rows and columns of zeros among them."""
+    info = np.iinfo(dtype)
+    matrix = np.maximum(scaled(200, 100, 3, step=0.02), 0 if info.min == 0 else -100).astype(dtype)
+    matrix[3], matrix[:, 7] = 0, 0
+    matrix[5, 5], matrix[6, 6] = info.min, info.max
+    coded = assert_round_trip(RowColumn(), matrix)
+    assert coded[0] == 1
+
+
+def test_saves_what_scales_tell():
+    """Entries take what they would if each one's expected magnitude were known, but for a few percent."""
+    matrix = scaled(1000, 500, 4, step=0.05)
+    plain = len(EntropyCoder().encode(matrix))
+    coded = len(assert_round_trip(RowColumn(), matrix))
+    generator = np.random.default_rng(0)
+    rows, columns = generator.uniform(-4, 0, (1000, 1)), generator.uniform(-4, 0, 500)
+    known = entropy_bytes(matrix.reshape(-1), np.floor(4 * (rows + columns) + 32).astype(np.uint8).reshape(-1))
+    assert coded <= 1.04 * known <= 0.85 * plain
+
+
+def test_takes_no_groups_where_they_save_nothing():
+    """Entries of one scale are coded together, for a byte more."""
+    matrix = np.random.default_rng(0).poisson(0.3, (300, 200)).astype(np.int16)
+    coded = assert_round_trip(RowColumn(), matrix)
+    assert coded == b"\0" + EntropyCoder().encode(matrix)
+
+
+def test_zero_rows_take_nothing():
+    """Of rows of zeros only their level travels."""
+    matrix = scaled(400, 100, 2, step=0.1)
+    sparse = np.zeros((4000, 100), np.int32)
+    sparse[::10] = matrix
+    assert len(RowColumn().encode(sparse)) <= len(RowColumn().encode(matrix)) + 400
+
+
+@many_examples
+@hypothesis.given(data=st.data())
+def test_decoding_is_total(data):
+    """Damaged bytes give an array or a DecodeError."""
+    matrix = scaled(70, 70, 3, step=0.05)
+    coded = bytes(RowColumn().encode(matrix))
+    shape = data.draw(st.sampled_from([(70, 70), (70, 71), (4900,), (1,), (), (0, 5), (1000, 1000)]))
+    assert_total(RowColumn(), data.draw(damaged(coded)), TensorSpec("", shape, matrix.dtype))
+
+
+def test_rejects():
+    """Other modes, a group for a scalar, floats, and bytes too many."""
+    with pytest.raises(DecodeError, match="cannot begin with 2"):
+        RowColumn().decode(memoryview(b"\2"), TensorSpec("", (2, 2), np.dtype(np.int8)))
+    with pytest.raises(DecodeError, match="cannot begin with 1"):
+        RowColumn().decode(memoryview(b"\1"), TensorSpec("", (), np.dtype(np.int8)))
+    coded = bytes(RowColumn().encode(scaled(70, 70, 3, step=0.05)))
+    with pytest.raises(DecodeError):
+        RowColumn().decode(memoryview(coded + b"\0"), TensorSpec("", (70, 70), np.dtype(np.int32)))
+    with pytest.raises(ArgumentTypeError, match="takes integers"):
+        codecs.encode(np.zeros((2, 2), np.float32), codecs.chain(codecs.Identity(), RowColumn()), seed=0)
+
+
+def test_golden():
+    """The bytes do not change."""
+    matrix = np.outer(np.arange(80) % 9, np.arange(64) % 5).astype(np.int16)
+    matrix[::3] *= np.int16(-1)
+    coded = assert_round_trip(RowColumn(), matrix)
+    assert hashlib.sha256(coded).hexdigest()[:16] == "a94418fc5f7e2972"
+    assert assert_round_trip(RowColumn(), np.array([[1, -2], [0, 3]], np.int8)).hex() == "000201021a01"

@@ -1,13 +1,14 @@
-"""A round's time against the bare loop of its training steps, in fp32 and with 8 bits both ways, in one run.
+"""A round's time against the bare loop of its training steps, in fp32 and compressed, in one run.
 
     python -m benchmarks.engines.round_time [--rounds 30] [--workers 2] [--data PATH]
 
 The bare loop is the least that any engine can do: the same threads, the same batches already in memory, jitted steps
-with donated buffers, and nothing else: no metrics, no mean, no traffic. The three run in turn in each repetition, so
+with donated buffers, and nothing else: no metrics, no mean, no traffic. All run in turn in each repetition, so
 that a change of the machine's speed touches all of them; a ratio is the median of each repetition's.
 """
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -65,29 +66,30 @@ def measure(train: data.ClientData, rounds: int, workers: int) -> dict[str, list
     def codec_for(spec: codecs.TensorSpec) -> codecs.Codec:
         return codecs.uniform_quantization(8) if spec.size > 10_000 else codecs.identity()
 
-    def process_of(codec: Any) -> learning.LearningProcess:
-        return learning.fed_avg(
-            model,
-            optax.sgd(RATE),
-            distributor=learning.encoded_broadcast(codec),
-            aggregator=learning.encoded_mean(codec),
-            engine=engines.local(workers),
-        )
-
-    processes = {"fp32": process_of(None), "8 bit": process_of(codec_for)}
-    state = processes["fp32"].initialize(seed=0)
-    bare = bare_loop(model, state.weights, workers)
+    compressions = {
+        "fp32": None,
+        "8 bit": learning.Compression("8 bit", learning.encoded_broadcast(codec_for), learning.encoded_mean(codec_for)),
+        "balanced": learning.presets.balanced(),
+    }
+    processes = {
+        name: learning.fed_avg(model, optax.sgd(RATE), compression=compression, engine=engines.local(workers))
+        for name, compression in compressions.items()
+    }
+    states = {name: process.initialize(seed=0) for name, process in processes.items()}
+    bare = bare_loop(model, states["fp32"].weights, workers)
     seconds: dict[str, list[float]] = {"bare loop": [], **{name: [] for name in processes}}
     for round_number in range(rounds + 2):
         cohort = batched.sample(10, seed=0, round_number=round_number)
         ready = [list(client) for client in cohort]
         runs: dict[str, Callable[[], Any]] = {"bare loop": lambda ready=ready: bare(ready)}  # type: ignore[misc]
         for name, process in processes.items():
-            runs[name] = lambda process=process, cohort=cohort: jax.block_until_ready(process.next(state, cohort)[0])  # type: ignore[misc]
+            runs[name] = functools.partial(process.next, states[name], cohort)
         for name, run in runs.items():
             started = time.perf_counter()
-            run()
+            result = jax.block_until_ready(run())
             seconds[name].append(time.perf_counter() - started)
+            if name in states:
+                states[name] = result[0]
     # The first rounds compile.
     return {name: each[2:] for name, each in seconds.items()}
 

@@ -12,6 +12,7 @@ from laconic.federated._graph import Value as Value
 from laconic.federated._intrinsics import federated_aggregate as federated_aggregate
 from laconic.federated._intrinsics import federated_broadcast as federated_broadcast
 from laconic.federated._intrinsics import federated_client_key as federated_client_key
+from laconic.federated._intrinsics import federated_held as federated_held
 from laconic.federated._intrinsics import federated_map as federated_map
 from laconic.federated._intrinsics import federated_max as federated_max
 from laconic.federated._intrinsics import federated_mean as federated_mean

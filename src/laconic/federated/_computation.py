@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
 
 import jax
@@ -13,12 +13,13 @@ import numpy as np
 from laconic.codecs import random
 from laconic.codecs.random import Key
 from laconic.errors import ArgumentError, ArgumentTypeError, PlacementError
-from laconic.federated._crossing import times
+from laconic.federated._crossing import Sent, times
 from laconic.federated._graph import (
     Aggregate,
     Broadcast,
     ClientKey,
     Count,
+    Held,
     NextState,
     Node,
     Parameter,
@@ -38,10 +39,12 @@ class Run:
     Attributes:
       result: of the function's structure; a value at CLIENTS is a list with one item for each client.
       traffic: what travelled.
+      broadcast: what clients received of the broadcast with a `since`, for `earlier` in a later run; else None.
     """
 
     result: Any
     traffic: Traffic
+    broadcast: Any = None
 
 
 class Computation:
@@ -59,6 +62,10 @@ class Computation:
         self._nodes = topological(self._results)
         self._check_parameters()
         self._phases = phases(self._results)
+        cached = [node for node in self._nodes if isinstance(node, Broadcast) and node.since is not None]
+        if len(cached) > 1:
+            raise PlacementError(f"{self.name} has {len(cached)} broadcasts with a since; one value may have it")
+        self._cached = cached[0] if cached else None
         self._needs_key = any(
             isinstance(node, ClientKey) or (isinstance(node, (Broadcast, Aggregate)) and node.codec.is_stochastic)
             for node in self._nodes
@@ -89,6 +96,8 @@ class Computation:
         key: Key | int | None = None,
         engine: Engine | None = None,
         per_client_traffic: bool = False,
+        held: Mapping[str, int] | None = None,
+        earlier: Mapping[int, Any] | None = None,
     ) -> Run:
         """Runs the computation.
 
@@ -98,14 +107,17 @@ class Computation:
           key: a seed or `uint32[2]`; needed where codecs draw or clients use a key. Another one for each round.
           engine: where client work runs; None runs one client after another.
           per_client_traffic: whether `traffic.clients` tells each client's bytes.
+          held: by client id, which earlier call's broadcast a client still holds, where one has a `since`.
+          earlier: by call, that broadcast, as `Run.broadcast` gave it.
 
         Raises:
-          ArgumentError: if an argument is missing or of another type, the cohort is empty or holds a client twice, or a
-            key is needed.
+          ArgumentError: if an argument is missing or of another type, the cohort is empty or holds a client twice, a
+            key is needed, or a client holds something and there is no broadcast with a `since`.
         """
         env, clients = self._bind_arguments(arguments)
         key = self._checked_key(key)
         engine = ReferenceEngine() if engine is None else engine
+        held, wanted = self._checked_held(held or {}, earlier or {}, clients)
         entries: list[TrafficEntry] = []
         per_client = {client.id: (0, 0) for client in clients} if per_client_traffic else {}
         for index, phase in enumerate(self._phases):
@@ -113,27 +125,44 @@ class Computation:
             for step in phase.server:
                 step(env)
             if phase.has_pass:
-                sent, result = self._run_pass(phase, index, env, clients, key, engine)
-                entries += [*times(sent, len(clients)), *result.traffic]
-                down = sum(entry.bytes for entry in sent)
-                per_client = {name: (d + down, u + result.sent[name]) for name, (d, u) in per_client.items()}
+                sent, result = self._run_pass(phase, index, env, clients, key, engine, wanted)
+                messages = {client.id: sent.shorter.get(held.get(client.id, -1), sent.message) for client in clients}
+                entries += [*_added(messages.values()), *result.traffic]
+                per_client = {
+                    name: (d + sum(entry.bytes for entry in messages[name]), u + result.sent[name])
+                    for name, (d, u) in per_client.items()
+                }
         values = iter([env[node] for node in self._results])
         leaves = [next(values) if isinstance(leaf, Value) else leaf for leaf in self._leaves]
-        return Run(jax.tree.unflatten(self._structure, leaves), Traffic(merged(entries), per_client))
+        traffic = Traffic(merged(entries), per_client)
+        broadcast = None if self._cached is None else env[self._cached]
+        return Run(jax.tree.unflatten(self._structure, leaves), traffic, broadcast)
 
     def _run_pass(
-        self, phase: Phase, index: int, env: dict[Node, Any], clients: Sequence[Client], key: Key, engine: Engine
-    ) -> tuple[list[TrafficEntry], PassResult]:
+        self,
+        phase: Phase,
+        index: int,
+        env: dict[Node, Any],
+        clients: Sequence[Client],
+        key: Key,
+        engine: Engine,
+        earlier: Mapping[int, Any],
+    ) -> tuple[Sent, PassResult]:
         if not clients:
             raise ArgumentError(f"{self.name} has work for clients, but no argument at CLIENTS says who they are")
         aggregate_states = [_codec_state(node, env) for node in phase.aggregates]
-        received, next_states, parameters, sent = phase.downlink.send(
+        sent = phase.downlink.send(
             [env[node.inputs[0]] for node in phase.broadcasts],
             [_codec_state(node, env) for node in phase.broadcasts],
             aggregate_states,
             random.derive(key, "broadcast", index),
+            earlier if self._cached in phase.broadcasts else {},
         )
-        env.update(zip(phase.broadcasts, received, strict=True))
+        env.update(zip(phase.broadcasts, sent.received, strict=True))
+        env.update((node, env[node.inputs[0]]) for node in phase.held)
+        for step in phase.shared:
+            step(env)
+        alike = {node for step in phase.shared for node in step.outputs}
         client_pass = ClientPass(
             given=phase.given,
             steps=phase.clients,
@@ -142,21 +171,34 @@ class Computation:
             aggregates=phase.aggregates,
             kept=phase.kept,
             uplink=phase.uplink,
-            received={node: value for node, value in env.items() if isinstance(node, Broadcast)},
-            parameters=parameters,
+            received={
+                node: value for node, value in env.items() if isinstance(node, (Broadcast, Held)) or node in alike
+            },
+            parameters=sent.parameters,
             states=aggregate_states,
             key=key,
             index=index,
         )
         result = engine.run(client_pass, clients)
         env.update(result.values)
-        crossings = dict(zip(phase.broadcasts, next_states, strict=True)) | result.next_states
+        crossings = dict(zip(phase.broadcasts, sent.states, strict=True)) | result.next_states
         for node in self._nodes:
             if isinstance(node, NextState) and node.inputs[0] in crossings:
                 env[node] = crossings[node.inputs[0]]
             elif isinstance(node, Count) and node.inputs[0] in result.next_states:
                 env[node] = jnp.float32(result.count)
         return sent, result
+
+    def _checked_held(
+        self, held: Mapping[str, int], earlier: Mapping[int, Any], clients: Sequence[Client]
+    ) -> tuple[Mapping[str, int], dict[int, Any]]:
+        """What clients of the cohort hold, and the broadcasts that these are."""
+        if held and self._cached is None:
+            raise ArgumentError(f"{self.name} has no broadcast with a since, so that held must be left out")
+        own = {client.id: held[client.id] for client in clients if client.id in held}
+        if unknown := sorted(set(own.values()) - set(earlier)):
+            raise ArgumentError(f"earlier must have all broadcasts that clients hold, but lacks those of {unknown}")
+        return own, {call: earlier[call] for call in dict.fromkeys(own.values())}
 
     def _check_parameters(self) -> None:
         for node in self._nodes:
@@ -259,6 +301,13 @@ def _build(function: Callable[..., Any], types: Sequence[FederatedType]) -> Comp
             f"was given: {error}"
         ) from None
     return Computation(function, types)
+
+
+def _added(messages: Iterable[list[TrafficEntry]]) -> list[TrafficEntry]:
+    """The traffic of some messages, of which most are the same object."""
+    counts = collections.Counter(map(id, messages := list(messages)))
+    different = {id(message): message for message in messages}
+    return [entry for name, message in different.items() for entry in times(message, counts[name])]
 
 
 def _codec_state(node: Broadcast | Aggregate, env: dict[Node, Any]) -> Any:

@@ -4,8 +4,8 @@ All values that cross together, in one direction and one pass, make one message:
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
@@ -50,11 +50,30 @@ class Message:
         return [*entries, TrafficEntry(self._direction, "message", "", "framing", payload.framing, 0)]
 
 
+class Sent(NamedTuple):
+    """What a downlink gave.
+
+    Attributes:
+      received: what clients receive for each broadcast.
+      states: each broadcast's next codec state.
+      parameters: each aggregate's encode parameters, as received.
+      message: the traffic of the message that serves every client.
+      shorter: by earlier call, the traffic of a shorter message for clients that hold what that call broadcast.
+    """
+
+    received: list[Any]
+    states: list[Any]
+    parameters: list[Any]
+    message: list[TrafficEntry]
+    shorter: dict[int, list[TrafficEntry]]
+
+
 class Downlink:
     """The broadcasts of one pass, and the parameters that its aggregates' codecs are told."""
 
     def __init__(self, broadcasts: Sequence[Broadcast], aggregates: Sequence[Aggregate]):
         self._broadcasts = tuple(broadcasts)
+        self._since = [node.since and jax.jit(node.since) for node in broadcasts]
         self._aggregates = tuple(aggregates)
         parameters = [
             _Item(f"{node.label} parameters", "side_information", bind(identity(), tree))
@@ -66,34 +85,44 @@ class Downlink:
         )
 
     def send(
-        self, values: Sequence[Any], states: Sequence[Any], aggregate_states: Sequence[Any], key: Key
-    ) -> tuple[list[Any], list[Any], list[Any], list[TrafficEntry]]:
-        """Encodes one message and decodes it, as every client does.
+        self,
+        values: Sequence[Any],
+        states: Sequence[Any],
+        aggregate_states: Sequence[Any],
+        key: Key,
+        earlier: Mapping[int, Any],
+    ) -> "Sent":
+        """Encodes a message and decodes it, as every client does.
 
         Args:
           values: one for each broadcast.
           states: each broadcast's codec state.
           aggregate_states: each aggregate's codec state.
           key: for stages that draw.
-
-        Returns:
-          What clients receive for each broadcast; each broadcast's next codec state; each aggregate's encode parameters
-          as received; the traffic of one message.
+          earlier: by call, what the broadcast with a `since` gave clients of this cohort that still hold it.
         """
         parameters = [
             node.codec.encode_parameters(state) for node, state in zip(self._aggregates, aggregate_states, strict=True)
         ]
         codec = self._message.codec
         if not codec.specs:
-            return list(values), list(states), parameters, []
+            return Sent(list(values), list(states), parameters, [], {})
         flat_states = [each for own in states for each in own]
         flat_states += codec.initial_sender_state()[len(flat_states) :]
         payload, next_states = codec.encode((*values, *parameters), key=key, state=flat_states)
         received = codec.decode(payload)
+        shorter = {}
+        for call, value in earlier.items():
+            given = [
+                own if since is None else since(own, value) for own, since in zip(received, self._since, strict=False)
+            ]
+            other, _ = codec.encode((*given, *parameters), key=key, state=flat_states)
+            if len(other) < len(payload):
+                shorter[call] = self._message.entries(other)
         split = iter(next_states)
         new_states = [[_as_before(own, next(split)) for own in state] for state in states]
         count = len(self._broadcasts)
-        return list(received[:count]), new_states, list(received[count:]), self._message.entries(payload)
+        return Sent(list(received[:count]), new_states, list(received[count:]), self._message.entries(payload), shorter)
 
 
 class Uplink:

@@ -66,12 +66,19 @@ class Broadcast(Node):
       codec: how it travels.
       label: what it is called in the traffic.
       kind: what it counts as in the traffic.
+      since: value, earlier value -> what to send, of the value's type, to a client that holds the earlier one.
     """
 
     state: Node | None = None
     codec: BoundCodec
     label: str
     kind: Kind
+    since: Callable[[Any, Any], Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Held(Node):
+    """The one input, at SERVER, which all clients hold already: nothing travels."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -17,6 +17,7 @@ from laconic.federated._graph import (
     ClientKey,
     Constant,
     Count,
+    Held,
     Map,
     NextMemory,
     NextState,
@@ -79,7 +80,13 @@ def federated_map(function: Callable[..., Any] | ClientWork, value: Any) -> Valu
 
 
 def federated_broadcast(
-    value: Any, *, codec: CodecFor | None = None, state: Any = None, label: str = "model", kind: Kind = "payload"
+    value: Any,
+    *,
+    codec: CodecFor | None = None,
+    state: Any = None,
+    label: str = "model",
+    kind: Kind = "payload",
+    since: Callable[[Any, Any], Any] | None = None,
 ) -> Any:
     """Sends a value at SERVER to all clients.
 
@@ -90,6 +97,9 @@ def federated_broadcast(
         adapts or remembers needs it.
       label: what the traffic calls the value.
       kind: what the traffic counts it as.
+      since: for clients that still hold what an earlier call broadcast, see `Computation.run`: a pure function of the
+        value and the earlier one, both as clients receive them, to what such a client is sent instead if that takes
+        fewer bytes. It is of the value's type, and with the earlier value must say the value exactly.
 
     Returns:
       `{A}@CLIENTS`; with `state`, that and the next state at SERVER.
@@ -101,8 +111,21 @@ def federated_broadcast(
     bound = _bound(codec, node, label)
     held = _state_node(state, bound.initial_sender_state(), "federated_broadcast", "initial_sender_state")
     type_ = FederatedType(node.type.member, CLIENTS)
-    sent = Broadcast(type_, _given(node, held), state=held, codec=bound, label=label, kind=kind)
+    sent = Broadcast(type_, _given(node, held), state=held, codec=bound, label=label, kind=kind, since=since)
     return Value(sent) if state is None else (Value(sent), _next_state(sent, held, state))
+
+
+def federated_held(value: Any) -> Value:
+    """What all clients hold already of a value at SERVER: nothing travels, and nothing is counted.
+
+    For what a client can make by itself, such as the model before the first round from the run's seed, or was installed
+    with. Send a fingerprint beside it, so that a client that holds something else can tell.
+
+    Raises:
+      PlacementError: if the value is not at SERVER.
+    """
+    node = node_of(value, "federated_held", SERVER)
+    return Value(Held(FederatedType(node.type.member, CLIENTS), (node,)))
 
 
 def federated_sum(

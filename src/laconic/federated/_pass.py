@@ -70,7 +70,7 @@ class ClientPass:
       aggregates: what is sent to the server.
       kept: results that stay at the clients.
       uplink: how the aggregates travel.
-      received: values of broadcasts, the same at all clients.
+      received: what is the same at all clients: values of broadcasts, and what follows from these.
       parameters: each aggregate's encode parameters, as received.
       states: each aggregate's codec state, at the server.
       key: of this call.

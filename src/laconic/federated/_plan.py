@@ -11,6 +11,8 @@ from laconic.federated._graph import (
     Broadcast,
     ClientKey,
     Constant,
+    Held,
+    Map,
     NextMemory,
     NextState,
     Node,
@@ -28,8 +30,10 @@ class Phase:
       constants: values at the server that are known beforehand.
       server: what to compute at the server first.
       broadcasts: what is then sent to clients.
+      held: what clients hold already of the server's values.
       given: the clients' parameters, constants and keys that the pass needs.
-      clients: what to compute at each client. What an earlier pass computed is computed again, so that no client's
+      shared: what to compute once for all clients: what follows from broadcasts alone.
+      clients: what else to compute at each client. What an earlier pass computed is computed again, so that no client's
         values are held between passes.
       remembered: what clients remember after their aggregates, as far as it is used.
       after: what to compute from that at each client, once it has sent.
@@ -42,7 +46,9 @@ class Phase:
     constants: tuple[Constant, ...]
     server: tuple[Step, ...]
     broadcasts: tuple[Broadcast, ...]
+    held: tuple[Held, ...]
     given: tuple[Node, ...]
+    shared: tuple[Step, ...]
     clients: tuple[Step, ...]
     remembered: tuple[NextMemory, ...]
     after: tuple[Step, ...]
@@ -90,22 +96,36 @@ def _after_sending(nodes: Sequence[Node], depth: dict[Node, int]) -> set[Node]:
     return found
 
 
+def _shared(clients: Sequence[Node]) -> set[Node]:
+    """What is the same at all clients, and is computed from what they received."""
+    found: set[Node] = set()
+    for node in clients:
+        is_computed = isinstance(node, Map) and not node.is_fold and node.inputs
+        if is_computed and all(isinstance(each, (Broadcast, Held)) or each in found for each in node.inputs):
+            found.add(node)
+    return found
+
+
 def _phase(
     nodes: Sequence[Node], depth: dict[Node, int], after_sending: set[Node], results: Sequence[Node], index: int
 ) -> Phase:
     server = [node for node in nodes if node.type.placement is SERVER and depth[node] == index]
     broadcasts = tuple(node for node in nodes if isinstance(node, Broadcast) and depth[node] == index)
+    held = tuple(node for node in nodes if isinstance(node, Held) and depth[node] == index)
     aggregates = tuple(node for node in nodes if isinstance(node, Aggregate) and depth[node] == index + 1)
     kept = tuple(dict.fromkeys(node for node in results if node.type.placement is CLIENTS and depth[node] == index))
     sent = [each for node in aggregates for each in node.inputs if each.type.placement is CLIENTS]
     outgoing = [*sent, *kept]
     clients = topological(outgoing, at=CLIENTS)
-    before = [node for node in clients if node not in after_sending]
+    shared = _shared(clients)
+    before = [node for node in clients if node not in after_sending and node not in shared]
     return Phase(
         constants=tuple(node for node in server if isinstance(node, Constant)),
         server=steps(server, nodes, results),
         broadcasts=broadcasts,
+        held=held,
         given=tuple(node for node in clients if isinstance(node, (Parameter, Constant, ClientKey))),
+        shared=steps([node for node in clients if node in shared], clients, outgoing),
         clients=steps(before, clients, outgoing),
         remembered=tuple(node for node in clients if isinstance(node, NextMemory)),
         after=steps([node for node in clients if node in after_sending], clients, outgoing),

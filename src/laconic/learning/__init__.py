@@ -1,6 +1,7 @@
 """Learning: models, the four parts of a federated learning process, and the algorithms made of them."""
 
 from laconic.learning import models as models
+from laconic.learning import presets as presets
 from laconic.learning._algorithms import fed_avg as fed_avg
 from laconic.learning._client_work import Weighting as Weighting
 from laconic.learning._client_work import local_training as local_training
@@ -26,3 +27,8 @@ from laconic.learning._process import LearningProcess as LearningProcess
 from laconic.learning._process import LearningState as LearningState
 from laconic.learning._process import RoundResult as RoundResult
 from laconic.learning._process import compose as compose
+from laconic.learning._reference import HeldReference as HeldReference
+from laconic.learning._reference import ReferenceMessage as ReferenceMessage
+from laconic.learning._reference import fingerprint as fingerprint
+from laconic.learning._reference import reference_broadcast as reference_broadcast
+from laconic.learning.presets import Compression as Compression

@@ -2,12 +2,14 @@
 
 import optax
 
+from laconic.errors import ArgumentError, ArgumentTypeError
 from laconic.federated import Engine
 from laconic.learning import _parts
 from laconic.learning._client_work import Weighting, local_training
 from laconic.learning._model import Model
 from laconic.learning._parts import Aggregator, Distributor, encoded_broadcast, encoded_mean
 from laconic.learning._process import LearningProcess, compose
+from laconic.learning.presets import Compression
 
 
 def fed_avg(
@@ -17,6 +19,7 @@ def fed_avg(
     *,
     distributor: Distributor | None = None,
     aggregator: Aggregator | None = None,
+    compression: Compression | None = None,
     weighting: Weighting = "examples",
     engine: Engine | None = None,
 ) -> LearningProcess:
@@ -31,9 +34,23 @@ def fed_avg(
       server_optimizer: takes the negated mean update as a gradient; None is `optax.sgd(1.0)`, plain averaging.
       distributor: how the model travels; None is `encoded_broadcast()`, uncompressed.
       aggregator: how updates travel; None is `encoded_mean()`, uncompressed.
+      compression: both at once, such as `presets.balanced()`; in place of `distributor` and `aggregator`.
       weighting: how much a client counts; see `local_training`.
       engine: where clients run; None is `engines.local()`.
+
+    Raises:
+      ArgumentError: if there are a `compression` and one of what it stands for.
+      ArgumentTypeError: if an argument is of the wrong kind.
     """
+    if compression is not None:
+        if not isinstance(compression, Compression):
+            raise ArgumentTypeError(
+                "compression must be a learning.Compression, such as learning.presets.balanced(), got "
+                f"{compression!r:.60}"
+            )
+        if distributor is not None or aggregator is not None:
+            raise ArgumentError("compression stands for distributor and aggregator, got it and one of these")
+        distributor, aggregator = compression.distributor, compression.aggregator
     return compose(
         encoded_broadcast() if distributor is None else distributor,
         local_training(model, client_optimizer, weighting=weighting),

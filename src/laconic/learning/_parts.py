@@ -67,10 +67,15 @@ class Distributor:
     Attributes:
       initialize: weights -> state.
       next: state@SERVER, weights@SERVER -> state@SERVER, {weights}@CLIENTS.
+      received: state, weights -> the weights that clients would train from. None where these are random, or as good
+        as the server's.
+      cached_rounds: for how many rounds a client keeps what it received, where the broadcast has a `since`.
     """
 
     initialize: Callable[[Weights], State]
     next: Callable[[Value, Value], tuple[Value, Value]]
+    received: Callable[[State, Weights], Weights] | None = None
+    cached_rounds: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,6 +42,8 @@ class LearningState(NamedTuple):
       memories: of each client that has taken part, by its id, where clients remember something (error feedback):
         `{"memory": what it remembers, "round_number": int32, of its last round}`. In a deployment it stays with the
         client; it does not travel.
+      caches: what clients still hold of earlier rounds' broadcasts, where the distributor makes use of it:
+        `{"held": {client id: int32, the round}, "broadcasts": {round: what was received}}`, else empty.
     """
 
     key: Any
@@ -52,6 +54,7 @@ class LearningState(NamedTuple):
     aggregator: Any
     finalizer: Any
     memories: dict[str, Any]
+    caches: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +112,7 @@ class LearningProcess:
             aggregator=self._aggregator.initialize(weights),
             finalizer=self._finalizer.initialize(weights),
             memories={},
+            caches={},
         )
 
     def next(
@@ -127,7 +131,15 @@ class LearningProcess:
         key = random.derive(np.asarray(state.key), "round", int(state.round_number))
         computation = self.computation(state, batch_type(cohort))
         arguments = (_parts(state), list(cohort), *self._remembered(state, cohort))
-        run = computation.run(*arguments, key=key, engine=self._engine, per_client_traffic=per_client_traffic)
+        held, earlier = self._cached(state)
+        run = computation.run(
+            *arguments,
+            key=key,
+            engine=self._engine,
+            per_client_traffic=per_client_traffic,
+            held=held,
+            earlier=earlier,
+        )
         parts, sums, left_out, *remembered = run.result
         result = RoundResult(self._client_work.finalize_metrics(sums), run.traffic, len(cohort), int(left_out))
         memories = {
@@ -138,7 +150,8 @@ class LearningProcess:
                 for client, memory in zip(cohort, updated, strict=True)
             },
         }
-        return LearningState._make((state.key, np.int32(state.round_number + 1), *parts, memories)), result
+        caches = self._next_caches(state, cohort, run.broadcast)
+        return LearningState._make((state.key, np.int32(state.round_number + 1), *parts, memories, caches)), result
 
     def computation(self, state: LearningState, batches: SequenceType) -> Computation:
         """The round as a federated computation, built once for each type of batch."""
@@ -153,6 +166,16 @@ class LearningProcess:
     def model_weights(self, state: LearningState) -> Weights:
         """The server's model."""
         return state.weights
+
+    def broadcast_weights(self, state: LearningState) -> Weights:
+        """The model that clients of the next round receive, where the distributor knows it; else the server's.
+
+        Clients train from it, so it is the one that training has made good: where broadcasts are coarse, it is better
+        than the server's.
+        """
+        if self._distributor.received is None:
+            return state.weights
+        return self._distributor.received(state.distributor, state.weights)
 
     def with_model_weights(self, state: LearningState, weights: Weights) -> LearningState:
         """The state with another model, everything else as it is.
@@ -197,6 +220,27 @@ class LearningProcess:
         dropped = set(client_ids)
         return state._replace(memories={name: own for name, own in state.memories.items() if name not in dropped})
 
+    def _cached(self, state: LearningState) -> tuple[dict[str, int], dict[int, Any]]:
+        """Which rounds' broadcasts clients still hold, and these."""
+        if not state.caches:
+            return {}, {}
+        oldest = int(state.round_number) - self._distributor.cached_rounds
+        held = {name: int(number) for name, number in state.caches["held"].items() if number >= oldest}
+        return held, {int(number): value for number, value in state.caches["broadcasts"].items()}
+
+    def _next_caches(self, state: LearningState, cohort: Sequence[Any], broadcast: Any) -> dict[str, Any]:
+        """What clients hold after a round; broadcasts that nobody can use any more are dropped."""
+        if not self._distributor.cached_rounds:
+            return {}
+        held, broadcasts = self._cached(state)
+        held |= {str(client.client_id): int(state.round_number) for client in cohort}
+        broadcasts[int(state.round_number)] = broadcast
+        used = set(held.values())
+        return {
+            "held": {name: np.int32(number) for name, number in held.items()},
+            "broadcasts": {str(number): value for number, value in broadcasts.items() if number in used},
+        }
+
     def _remembered(self, state: LearningState, cohort: Sequence[Any]) -> list[list[Any]]:
         """One list, of what each client of the cohort remembers; no list if clients remember nothing."""
         initial = self._initial_memory(state.weights)
@@ -226,7 +270,7 @@ class LearningProcess:
 
 def _parts(state: LearningState) -> tuple[Any, ...]:
     """The model and its parts' states, which the server holds."""
-    return state[2:-1]
+    return state[2:-2]
 
 
 def compose(

@@ -1,0 +1,61 @@
+"""What is trained: the tutorial's task, and variations of it that a default has to hold on."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optax
+
+from laconic import data, learning
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A training, but for what travels.
+
+    Attributes:
+      label: for people.
+      load: from the digits' file to training clients and test examples.
+      model: makes the model.
+      rounds: of the training.
+      clients: of a cohort.
+      learning_rate: of the clients' SGD.
+      batch_size: of the clients' batches.
+      epochs: of the clients, in each round.
+      server: makes the server's optimizer.
+    """
+
+    label: str
+    load: Callable[[Path], tuple[Any, Any]]
+    model: Callable[[], learning.Model]
+    rounds: int = 300
+    clients: int = 10
+    learning_rate: float = 0.1
+    batch_size: int = 20
+    epochs: int = 1
+    server: Callable[[], optax.GradientTransformation] = lambda: optax.sgd(1.0)
+
+
+def _digits(path: Path) -> tuple[Any, Any]:
+    train, test = data.load(path)
+    return train, test.examples()
+
+
+def _fed_adam() -> optax.GradientTransformation:
+    # Reddi et al. 2021, "Adaptive Federated Optimization", tables 1 and 8: beta 0.9 and 0.99, tau 1e-3.
+    return optax.adam(10**-2.5, b1=0.9, b2=0.99, eps=1e-3)
+
+
+CNN = Task("tutorial's CNN", _digits, learning.models.fedavg_cnn)
+
+TASKS: dict[str, Task] = {
+    "cnn": CNN,
+    "cnn_5_clients": dataclasses.replace(CNN, label="CNN, 5 clients a round", clients=5),
+    "cnn_100_clients": dataclasses.replace(CNN, label="CNN, 100 clients a round", clients=100, rounds=60),
+    "cnn_5_epochs": dataclasses.replace(CNN, label="CNN, 5 local epochs", epochs=5, rounds=60),
+    "cnn_fed_adam": dataclasses.replace(CNN, label="CNN, FedAdam", server=_fed_adam),
+    "perceptron": dataclasses.replace(
+        CNN, label="perceptron, 784-200-10", model=lambda: learning.models.perceptron(784)
+    ),
+}

@@ -1,0 +1,75 @@
+"""Presets: both directions' codecs as one choice."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from laconic import engines, learning
+from laconic.errors import ArgumentError, ArgumentTypeError
+from laconic.learning import presets
+
+from .conftest import make_clients
+
+ROUNDS = 5
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """A model large enough for its codes to outweigh headers, and clients."""
+    return learning.models.perceptron(6, (64, 64), 3), make_clients([20, 30, 25])
+
+
+def trained(compression, wide, count=ROUNDS, workers=1):
+    """The last state, and each round's bytes down and up."""
+    model, clients = wide
+    process = learning.fed_avg(model, optax.sgd(0.1), compression=compression, engine=engines.local(workers))
+    state, traffic = process.initialize(seed=1), []
+    for number in range(count):
+        state, result = process.next(state, clients.batched(5).sample(3, seed=2, round_number=number))
+        traffic.append((result.traffic.broadcast_bytes, result.traffic.aggregate_bytes))
+    return process, state, np.array(traffic)
+
+
+def test_lossless_trains_the_same_bits(wide):
+    """Nothing differs from the uncompressed training but the bytes."""
+    _, plain, full = trained(None, wide)
+    _, compressed, fewer = trained(presets.lossless(), wide)
+    jax.tree.map(np.testing.assert_array_equal, plain.weights, compressed.weights)
+    assert fewer.sum() < 0.95 * full.sum()
+
+
+@pytest.mark.parametrize("preset", [presets.balanced, presets.frugal])
+def test_grids(preset, wide):
+    """They train, both directions take a fraction, and clients keep nothing."""
+    _, _, full = trained(None, wide, 20)
+    process, state, fewer = trained(preset(), wide, 20)
+    assert fewer[:, 0].sum() < full[:, 0].sum() / 12
+    assert fewer[:, 1].sum() < full[:, 1].sum() / 12
+    assert not state.memories
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(process.broadcast_weights(state)))
+
+
+def test_frugal_takes_less_than_balanced(wide):
+    """That is what it is for."""
+    _, _, balanced = trained(presets.balanced(), wide, 20)
+    _, _, frugal = trained(presets.frugal(), wide, 20)
+    assert frugal.sum() < 0.9 * balanced.sum()
+
+
+def test_any_number_of_workers_gives_the_same_bits(wide):
+    """As everywhere."""
+    _, first, _ = trained(presets.balanced(), wide)
+    _, second, _ = trained(presets.balanced(), wide, workers=2)
+    jax.tree.map(np.testing.assert_array_equal, first.weights, second.weights)
+
+
+def test_rejects(wide):
+    """Something else as compression, or a distributor beside it."""
+    model, _ = wide
+    with pytest.raises(ArgumentTypeError, match=r"such as learning.presets.balanced\(\)"):
+        learning.fed_avg(model, optax.sgd(0.1), compression="balanced")
+    with pytest.raises(ArgumentError, match="compression stands for distributor and aggregator"):
+        learning.fed_avg(
+            model, optax.sgd(0.1), compression=presets.balanced(), distributor=learning.encoded_broadcast()
+        )

@@ -1,0 +1,229 @@
+"""The model travels as its difference from what clients hold."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from laconic import codecs, engines, learning
+from laconic.errors import ArgumentError, ArgumentTypeError, DecodeError
+from laconic.learning import _reference
+
+BATCH = 4
+
+
+@pytest.fixture
+def wide_model():
+    """A model large enough for its codes to outweigh headers."""
+    return learning.models.perceptron(6, (64, 64), 3)
+
+
+def process_of(model, workers=1, **arguments):
+    """FedAvg whose model travels as a difference."""
+    return learning.fed_avg(
+        model,
+        optax.sgd(0.3),
+        distributor=learning.reference_broadcast(**arguments),
+        engine=engines.local(workers),
+    )
+
+
+def rounds(process, clients, count, seed=3):
+    """The states before the first round and after each, and the rounds' results."""
+    states, results = [process.initialize(seed=seed)], []
+    cohort = clients.batched(BATCH).cohort(clients.client_ids)
+    for _ in range(count):
+        state, result = process.next(states[-1], cohort)
+        states.append(state)
+        results.append(result)
+    return states, results
+
+
+def flat(tree):
+    """All entries as one vector of float64."""
+    return np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(tree)])
+
+
+def test_first_round_sends_nothing_but_headers(model, clients):
+    """Before training there is no difference: clients start from the initial model, bit for bit, for a few bytes."""
+    process = process_of(model)
+    (state, _), (result,) = rounds(process, clients, 1)
+    jax.tree.map(np.testing.assert_array_equal, process.broadcast_weights(state), state.weights)
+    assert result.traffic.broadcast_bytes <= 40 * len(clients)
+
+
+@pytest.mark.parametrize("step_in_rms", [0.1, 1.0, 2.0])
+def test_received_model(model, clients, step_in_rms):
+    """It is on the grid around the reference, half a step from the server's at most; the step follows it."""
+    process = process_of(model, step_in_rms=step_in_rms)
+    states, _ = rounds(process, clients, 4)
+    reference = flat(states[0].weights)
+    for state in states[1:]:
+        difference = flat(state.weights) - reference
+        received = flat(process.broadcast_weights(state)) - reference
+        wanted = step_in_rms * np.sqrt(np.mean(difference**2))
+        codes = received[received != 0]
+        step = np.abs(codes).min() if step_in_rms >= 1 else wanted
+        multiples = codes / step
+        if step_in_rms >= 1:
+            assert 2**-0.27 <= step / wanted <= 2**0.27
+            np.testing.assert_allclose(multiples, np.rint(multiples), atol=1e-3)
+        assert np.abs(received - difference).max() <= 0.505 * 2**0.26 * wanted
+
+
+def test_trains_like_fp32_with_a_fine_step(model, clients):
+    """With steps that vanish, training is that of the uncompressed model."""
+    plain = learning.fed_avg(model, optax.sgd(0.3))
+    (*_, compressed), _ = rounds(process_of(model, step_in_rms=1e-4), clients, 5)
+    (*_, exact), _ = rounds(plain, clients, 5)
+    np.testing.assert_allclose(flat(compressed.weights), flat(exact.weights), atol=2e-4)
+
+
+def test_learns_with_a_coarse_step(model, clients):
+    """With two root mean squares a step, the loss falls and accuracy rises as they should."""
+    process = process_of(model)
+    states, results = rounds(process, clients, 60)
+    assert results[-1].metrics["accuracy"] > 0.85 > results[0].metrics["accuracy"] + 0.2
+    down = [result.traffic.broadcast_bytes for result in results]
+    assert max(down) < 32 / 4 * flat(states[0].weights).size * len(clients)
+
+
+def test_any_number_of_workers_gives_the_same_bits(model, clients):
+    """As everywhere."""
+    (*_, first), _ = rounds(process_of(model), clients, 3)
+    (*_, second), _ = rounds(process_of(model, workers=3), clients, 3)
+    jax.tree.map(np.testing.assert_array_equal, first.weights, second.weights)
+
+
+def test_reference_of_ones_own(model, clients):
+    """A named model that clients hold takes the place of the initial one; it must fit."""
+    installed = model.init(codecs.random.key(77))
+    process = process_of(model, reference=installed, step_in_rms=0.5)
+    (state, after), (result,) = rounds(process, clients, 1)
+    received = flat(process.broadcast_weights(state))
+    assert np.abs(received - flat(state.weights)).max() > 0
+    assert result.traffic.broadcast_bytes > 50 * len(clients)
+    assert np.all(np.isfinite(flat(after.weights)))
+    with pytest.raises(ArgumentError, match="reference must be .*, like the model"):
+        process_of(model, reference={"other": jnp.zeros(3)}).initialize(seed=0)
+
+
+def test_a_client_refuses_another_reference(model):
+    """The fingerprint tells: never a wrong model."""
+    weights, other = model.init(codecs.random.key(1)), model.init(codecs.random.key(2))
+    codes = jax.tree.map(lambda w: jnp.ones(w.shape, jnp.int16), weights)
+    print_ = learning.fingerprint(weights)
+    message = learning.ReferenceMessage(codes, jnp.float32(0.5), print_, np.int32(0), np.int32(-1))
+    rebuilt = learning.HeldReference(weights).rebuild(message)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b + np.float32(0.5)), rebuilt, weights)
+    with pytest.raises(DecodeError, match="for the reference [0-9a-f]{16}, but this client holds"):
+        learning.HeldReference(other).rebuild(message)
+
+
+def test_fingerprint():
+    """It depends on values, shapes, dtypes and names, and on nothing else."""
+    base = {"a": np.arange(6, dtype=np.float32)}
+    print_ = learning.fingerprint(base)
+    assert print_.dtype == np.uint32
+    assert print_.shape == (2,)
+    np.testing.assert_array_equal(print_, learning.fingerprint({"a": jnp.arange(6.0)}))
+    np.testing.assert_array_equal(print_, learning.fingerprint({"a": np.arange(12, dtype=np.float32)[:6]}))
+    for other in (
+        {"b": base["a"]},
+        {"a": base["a"].reshape(2, 3)},
+        {"a": base["a"].astype(np.float64)},
+        {"a": base["a"] + 1},
+    ):
+        assert not np.array_equal(print_, learning.fingerprint(other))
+
+
+def test_scales():
+    """Models of tiny and of huge weights are sent as well as others."""
+    for scale in (1e-30, 1.0, 1e30):
+        distributor = learning.reference_broadcast(step_in_rms=0.5)
+        reference = {"w": np.float32(scale) * np.ones((3, 4), np.float32), "b": np.zeros(0, np.float32)}
+        state = distributor.initialize(reference)
+        moved = {"w": reference["w"] * np.linspace(0, 2, 12, dtype=np.float32).reshape(3, 4), "b": reference["b"]}
+        received = distributor.received(state, moved)
+        assert (
+            np.abs(received["w"] - moved["w"]).max() <= 0.36 * scale
+        )  # half of 0.5 root mean squares, each 1.2 of the scale, and a quarter octave
+
+
+def test_rejects():
+    """Steps that are none, and models of integers."""
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ArgumentError, match="step_in_rms must be a finite number above zero"):
+            learning.reference_broadcast(step_in_rms=wrong)
+    with pytest.raises(ArgumentTypeError, match="step_in_rms must be a number"):
+        learning.reference_broadcast(step_in_rms="2")
+    with pytest.raises(ArgumentTypeError, match="models of floats only, got a int32"):
+        learning.reference_broadcast().initialize({"w": np.zeros(2, np.int32)})
+
+
+def test_any_earlier_message_and_the_difference_make_the_later_one(model, clients):
+    """From every s to every t, bit for bit, also where the step has changed in between."""
+    process = process_of(model, step_in_rms=1.0, cached_rounds=100)
+    states, _ = rounds(process, clients, 12)
+    messages = [_reference._quantized(state.distributor, state.weights, 1.0) for state in states]
+    assert len({float(message.step) for message in messages}) > 3
+    for s, earlier in enumerate(messages):
+        for later in messages[s + 1 :]:
+            device = learning.HeldReference(states[0].weights)
+            device.rebuild(earlier)
+            received = device.rebuild(_reference._since(later, earlier))
+            whole = learning.HeldReference(states[0].weights).rebuild(later)
+            jax.tree.map(np.testing.assert_array_equal, received, whole)
+    assert [int(message.number) for message in messages] == list(range(13))
+
+
+def test_a_client_refuses_what_it_cannot_use(model):
+    """A difference from a message that it does not hold."""
+    weights = model.init(codecs.random.key(1))
+    codes = jax.tree.map(lambda w: jnp.ones(w.shape, jnp.int16), weights)
+    print_ = learning.fingerprint(weights)
+    first = learning.ReferenceMessage(codes, jnp.float32(0.5), print_, np.int32(4), np.int32(-1))
+    later = first._replace(number=np.int32(6), since=np.int32(5))
+    device = learning.HeldReference(weights)
+    with pytest.raises(DecodeError, match="that hold message 5, but this client holds none"):
+        device.rebuild(later)
+    device.rebuild(first)
+    with pytest.raises(DecodeError, match="that hold message 5, but this client holds message 4"):
+        device.rebuild(later)
+    device.rebuild(later._replace(since=np.int32(4)))
+
+
+def test_cached_clients(wide_model, clients):
+    """Training is the same bits; who returns in time is sent less; each client's bytes are counted by themselves."""
+    plain = process_of(wide_model, step_in_rms=0.5)
+    caching = process_of(wide_model, step_in_rms=0.5, cached_rounds=3)
+    states = [plain.initialize(seed=1), caching.initialize(seed=1)]
+    everybody, first, others = clients.client_ids, clients.client_ids[:1], clients.client_ids[1:]
+    down = []
+    for ids in (everybody, everybody, others, others, others, everybody):
+        cohort = clients.batched(BATCH).cohort(ids)
+        (a, full), (b, fewer) = (
+            process.next(state, cohort, per_client_traffic=True)
+            for process, state in zip((plain, caching), states, strict=True)
+        )
+        states = [a, b]
+        jax.tree.map(np.testing.assert_array_equal, a.weights, b.weights)
+        down.append({name: (full.traffic.clients[name][0], fewer.traffic.clients[name][0]) for name in ids})
+        assert sum(each for _, each in down[-1].values()) == fewer.traffic.broadcast_bytes
+    assert all(own[0] == own[1] for own in down[0].values())  # nobody holds anything yet
+    assert all(own[1] < own[0] for own in down[3].values())
+    assert down[5][first[0]][1] == down[5][first[0]][0]  # the last time is more than three rounds ago
+    assert all(down[5][name][1] < down[5][name][0] for name in others)
+    held = states[1].caches
+    assert set(held["held"]) == set(everybody)
+    assert set(held["broadcasts"]) == {"5"}
+    assert not states[0].caches
+
+
+def test_caching_rejects():
+    """Rounds that are no number of rounds."""
+    with pytest.raises(ArgumentError, match="cached_rounds must not be negative"):
+        learning.reference_broadcast(cached_rounds=-1)
+    with pytest.raises(ArgumentTypeError, match="cached_rounds must be a whole number"):
+        learning.reference_broadcast(cached_rounds=1.5)

@@ -64,7 +64,7 @@ def keyboard_interrupt_in_round(process):
 
     class Interrupted:
         initialize = staticmethod(process.initialize)
-        model_weights = staticmethod(process.model_weights)
+        broadcast_weights = staticmethod(process.broadcast_weights)
 
         def __init__(self, round_number):
             self.round_number = round_number

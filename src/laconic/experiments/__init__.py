@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from laconic.experiments._csv import CSVWriter as CSVWriter
     from laconic.experiments._evaluation import central_evaluation as central_evaluation
     from laconic.experiments._lines import LineWriter as LineWriter
+    from laconic.experiments._links import Link as Link
+    from laconic.experiments._links import Links as Links
     from laconic.experiments._plot import plot_curves as plot_curves
     from laconic.experiments._records import History as History
     from laconic.experiments._records import RoundRecord as RoundRecord
@@ -24,6 +26,8 @@ _HOMES = {
     "ComparisonTable": "_table",
     "History": "_records",
     "LineWriter": "_lines",
+    "Link": "_links",
+    "Links": "_links",
     "RoundRecord": "_records",
     "RunInterrupted": "_run",
     "TensorBoardWriter": "_tensorboard",

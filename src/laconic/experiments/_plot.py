@@ -1,5 +1,6 @@
 """Runs side by side, as curves."""
 
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -7,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from laconic.errors import ArgumentError, require
-from laconic.experiments._records import History
+from laconic.experiments._records import History, is_timed, is_timed_by_means
 from laconic.experiments._writers import make_directory
 
 _MEGABYTE = 1e6
-_SIZE = (10, 4.2)  # inches
+_MINUTE = 60.0
+_WIDTH, _HEIGHT = 5, 4.2  # inches, of one of the images that stand side by side
 _RESOLUTION = 150  # dots per inch
 _MARKS = 10  # on each curve
 
@@ -24,6 +26,8 @@ _LINES = ("-", "--", "-.", ":")
 
 def plot_curves(histories: Sequence[History], path: str | os.PathLike[str], *, metric: str = "accuracy") -> Path:
     """Draws a test metric against rounds, and against the megabytes that travelled, side by side in one image.
+
+    If runs were given `Links`, the metric of these is also drawn against the minutes that they would take over them.
 
     Args:
       histories: the runs, one curve each.
@@ -40,18 +44,26 @@ def plot_curves(histories: Sequence[History], path: str | os.PathLike[str], *, m
     figures = require("matplotlib.figure", extra="experiments", purpose="plot_curves")
     if not histories:
         raise ArgumentError("histories must hold at least one history, got none")
+    curves = [_curve(history, metric) for history in histories]
+    count = 3 if any(is_timed(history) for history in histories) else 2
     # A Figure of one's own: pyplot would keep it, and choose a window system.
-    figure = figures.Figure(figsize=_SIZE, layout="constrained")
-    by_round, by_traffic = figure.subplots(1, 2, sharey=True)
-    for index, history in enumerate(histories):
-        rounds, megabytes, values = _points(history, metric)
-        by_round.plot(rounds, values, label=history.name, **_style(index, len(values)))
-        by_traffic.plot(megabytes, values[-len(megabytes) :], **_style(index, len(megabytes)))
+    figure = figures.Figure(figsize=(count * _WIDTH, _HEIGHT), layout="constrained")
+    by_round, by_traffic, *by_time = figure.subplots(1, count, sharey=True)
+    for index, (history, curve) in enumerate(zip(histories, curves, strict=True)):
+        values = curve.values
+        by_round.plot(curve.rounds, values, label=history.name, **_style(index, len(values)))
+        for axes, places in ((by_traffic, curve.megabytes), *((axes, curve.minutes) for axes in by_time)):
+            if places:
+                axes.plot(places, values[-len(places) :], **_style(index, len(places)))
     _dress(by_round, "rounds completed")
     _dress(by_traffic, "MB sent, both directions, all clients (log scale)")
+    for axes in by_time:
+        by_means = any(is_timed_by_means(history) for history in histories)
+        _dress(axes, f"minutes over links, {'mean' if by_means else 'slowest'} client of each round (log scale)")
     by_round.set_ylabel(f"test {metric}")
     by_round.xaxis.get_major_locator().set_params(integer=True)
-    _scale_by_decades(by_traffic.xaxis)
+    for axes in (by_traffic, *by_time):
+        _scale_by_decades(axes.xaxis)
     if metric == "accuracy":
         by_round.yaxis.set_major_formatter(_ticker().PercentFormatter(1.0, decimals=0))
     figure.legend(loc="outside upper center", ncols=min(len(histories), 4), frameon=False)
@@ -60,8 +72,24 @@ def plot_curves(histories: Sequence[History], path: str | os.PathLike[str], *, m
     return Path(path)
 
 
-def _points(history: History, metric: str) -> tuple[list[int], list[float], list[float]]:
-    """Rounds completed, megabytes and values; where the start was evaluated, there is no traffic to go with it."""
+@dataclasses.dataclass(frozen=True)
+class _Curve:
+    """Where a run's values stand on each axis; where the start was evaluated, no traffic and no time go with it.
+
+    Attributes:
+      values: of the metric.
+      rounds: completed.
+      megabytes: that travelled; one fewer than the values, if the first of these is the start's.
+      minutes: over the links, likewise; empty if they are not known.
+    """
+
+    values: list[float]
+    rounds: list[int]
+    megabytes: list[float]
+    minutes: list[float]
+
+
+def _curve(history: History, metric: str) -> _Curve:
     evaluations = [record for record in history.evaluations if metric in record.test]
     if not evaluations:
         raise ArgumentError(
@@ -70,11 +98,12 @@ def _points(history: History, metric: str) -> tuple[list[int], list[float], list
         )
     rounds = [record.round_number + 1 for record in evaluations]
     megabytes = [record.cumulative.total_bytes / _MEGABYTE for record in evaluations]
+    minutes = [record.cumulative.link_seconds / _MINUTE for record in evaluations] if is_timed(history) else []
     values = [record.test[metric] for record in evaluations]
     if metric in history.initial:
         start = history.records[0].round_number
-        return [start, *rounds], megabytes, [history.initial[metric], *values]
-    return rounds, megabytes, values
+        return _Curve([history.initial[metric], *values], [start, *rounds], megabytes, minutes)
+    return _Curve(values, rounds, megabytes, minutes)
 
 
 def _style(index: int, points: int) -> dict[str, Any]:
@@ -99,7 +128,7 @@ def _scale_by_decades(axis: Any) -> None:
     axis.axes.set_xscale("log")
     # Plain numbers, and enough of them where the runs span less than a decade.
     axis.set_major_locator(_ticker().LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(_ticker().FuncFormatter(lambda megabytes, _: f"{megabytes:,g}"))
+    axis.set_major_formatter(_ticker().FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_locator(_ticker().NullLocator())
 
 

@@ -14,24 +14,32 @@ from laconic.learning import LearningState
 
 @dataclasses.dataclass(frozen=True)
 class TrafficTotals:
-    """How much travelled, all clients together; a run of any length adds up to these four numbers.
+    """How much travelled, all clients together; a run of any length adds up to these five numbers.
 
     Attributes:
       broadcast_bytes: sent to clients, as lengths of real byte strings.
       aggregate_bytes: sent by clients.
       broadcast_tensor_bits: the same as TFF's sizing executor counts it, elements x dtype bits.
       aggregate_tensor_bits: see above.
+      link_seconds: how long that took over the clients' links, round after round; 0 where no `Links` were given.
     """
 
     broadcast_bytes: int = 0
     aggregate_bytes: int = 0
     broadcast_tensor_bits: int = 0
     aggregate_tensor_bits: int = 0
+    link_seconds: float = 0.0
 
     @classmethod
-    def of(cls, traffic: Traffic) -> "TrafficTotals":
-        """The totals of one round's traffic."""
-        return cls(*(getattr(traffic, field.name) for field in dataclasses.fields(cls)))
+    def of(cls, traffic: Traffic, link_seconds: float = 0.0) -> "TrafficTotals":
+        """The totals of one round's traffic, and how long it took over links, where that is known."""
+        return cls(
+            traffic.broadcast_bytes,
+            traffic.aggregate_bytes,
+            traffic.broadcast_tensor_bits,
+            traffic.aggregate_tensor_bits,
+            link_seconds,
+        )
 
     @property
     def total_bytes(self) -> int:
@@ -45,7 +53,7 @@ class TrafficTotals:
 
 @dataclasses.dataclass(frozen=True)
 class RoundRecord:
-    """What one round gave. Two records are equal if all but their times are.
+    """What one round gave. Two records are equal if all but their wall-clock times are.
 
     Attributes:
       round_number: the first round of a training is 0.
@@ -56,6 +64,7 @@ class RoundRecord:
       clients: how many took part.
       left_out: how many of them did not count, since their update or metrics held NaN or infinity.
       seconds: the round's wall-clock time, evaluation not included.
+      client_bytes: each client's bytes (down, up), where the run was given `Links`; otherwise empty.
     """
 
     round_number: int
@@ -66,13 +75,18 @@ class RoundRecord:
     clients: int
     left_out: int
     seconds: float = dataclasses.field(compare=False)
+    client_bytes: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict, repr=False)
 
     def scalars(self) -> dict[str, float]:
         """The figures that make curves, by the names that TensorBoard shows, such as `test/accuracy`."""
         figures: dict[str, float] = {f"train/{name}": value for name, value in self.train.items()}
         figures |= {f"test/{name}": value for name, value in self.test.items()}
         figures |= self._traffic("bytes")
-        return figures | {"time/seconds_per_round": self.seconds}
+        figures |= {"time/seconds_per_round": self.seconds}
+        if self.cumulative.link_seconds:
+            figures["time/link_seconds_per_round"] = self.traffic.link_seconds
+            figures["time/link_seconds_cumulative"] = self.cumulative.link_seconds
+        return figures
 
     def columns(self) -> dict[str, float]:
         """All figures, by the names that `CSVWriter` and `History.column` have for them."""
@@ -90,7 +104,7 @@ class RoundRecord:
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """What a run gave. Two histories are equal if all but their times and states are.
+    """What a run gave. Two histories are equal if all but their wall-clock times and states are.
 
     Attributes:
       name: of the run.
@@ -152,6 +166,16 @@ class History:
         if not 1 <= count <= len(values):
             raise ArgumentError(f"count must be between 1 and the {len(values)} rounds that have {name!r}, got {count}")
         return float(values[-count:].mean())
+
+
+def is_timed(history: History) -> bool:
+    """Whether it is known how long the rounds took over links."""
+    return any(record.cumulative.link_seconds for record in history.records)
+
+
+def is_timed_by_means(history: History) -> bool:
+    """Whether that time is of the mean bytes per client, since each client's are not known."""
+    return is_timed(history) and any(not record.client_bytes for record in history.records)
 
 
 def headline(record: RoundRecord) -> str:

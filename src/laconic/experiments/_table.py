@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from laconic.errors import ArgumentError, require
-from laconic.experiments._records import History
+from laconic.experiments._records import History, is_timed, is_timed_by_means
 
 _MEGABYTE = 1e6
+_MINUTE = 60.0
 _NONE = "-"
 _HEADER = ("", "rounds", "test accuracy", "MB down", "MB up", "times smaller", "s per round")
+_LINK_TIME = "link minutes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,7 @@ class ComparisonTable:
         box = require("rich.box", extra="experiments", purpose="drawing a table")
         table = rich_table.Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for index, title in enumerate(self.header):
-            table.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
+            table.add_column(title, justify="left" if index == 0 else "right", no_wrap=index == 0)
         for name, *figures in self.rows:
             table.add_row(text.Text(name, style="bold"), *figures)
         return table
@@ -50,6 +52,9 @@ def comparison_table(histories: Sequence[History]) -> ComparisonTable:
     a run's traffic is than the first run's is counted per round, both directions together, so that runs of different
     lengths can be compared. Seconds are `History.median_seconds`.
 
+    If a run was given `Links`, there is a column of the minutes that its rounds would take over them, marked `(mean)`
+    where they are of the mean bytes per client.
+
     Raises:
       ArgumentError: if there is no history, or one without a completed round.
     """
@@ -58,7 +63,11 @@ def comparison_table(histories: Sequence[History]) -> ComparisonTable:
     for history in histories:
         _ = history.final  # or its error, which names the history
     first = _bytes_per_round(histories[0])
-    return ComparisonTable(_HEADER, tuple(_row(history, first) for history in histories))
+    rows = [_row(history, first) for history in histories]
+    if not any(is_timed(history) for history in histories):
+        return ComparisonTable(_HEADER, tuple(rows))
+    minutes = [(_link_minutes(history),) for history in histories]
+    return ComparisonTable((*_HEADER, _LINK_TIME), tuple(row + more for row, more in zip(rows, minutes, strict=True)))
 
 
 def _row(history: History, first: float) -> tuple[str, ...]:
@@ -67,18 +76,24 @@ def _row(history: History, first: float) -> tuple[str, ...]:
         history.name,
         str(len(history.records)),
         _accuracy(history),
-        _megabytes(traffic.broadcast_bytes),
-        _megabytes(traffic.aggregate_bytes),
+        _four_digits(traffic.broadcast_bytes / _MEGABYTE),
+        _four_digits(traffic.aggregate_bytes / _MEGABYTE),
         f"{first / _bytes_per_round(history):.2f}",
         _NONE if math.isnan(seconds) else f"{seconds:.2f}",
     )
 
 
-def _megabytes(count: int) -> str:
+def _link_minutes(history: History) -> str:
+    if not is_timed(history):
+        return _NONE
+    minutes = _four_digits(history.final.cumulative.link_seconds / _MINUTE)
+    return f"{minutes} (mean)" if is_timed_by_means(history) else minutes
+
+
+def _four_digits(value: float) -> str:
     """Four digits that mean something, whatever the size of the model."""
-    megabytes = count / _MEGABYTE
-    decimals = 3 - math.floor(math.log10(megabytes)) if megabytes else 0
-    return f"{megabytes:,.{max(decimals, 0)}f}"
+    decimals = 3 - math.floor(math.log10(value)) if value else 0
+    return f"{value:,.{max(decimals, 0)}f}"
 
 
 def _accuracy(history: History) -> str:

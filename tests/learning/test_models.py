@@ -39,7 +39,7 @@ def test_the_cnn_takes_images_with_and_without_a_channel():
 
 def test_the_cnn_pools_as_max_pooling_does():
     """Reshape and max, before ReLU, are what `reduce_window` gives after it."""
-    from laconic.learning.models import _pooled_relu
+    from laconic.learning.models._classic import _pooled_relu
 
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 8, 6, 3)), jnp.float32)
     window = (1, 2, 2, 1)

@@ -72,10 +72,14 @@ def mean_metric(per_example: Callable[[Any, Any], Float[Array, " n"]]) -> Metric
 
 
 def accuracy() -> Metric:
-    """The share of examples whose label is the largest of the outputs [n, classes]."""
+    """The share of labels that are the largest of their outputs [n, ..., classes].
 
-    def correct(outputs: Float[AnyArray, "n classes"], labels: Int[AnyArray, " n"]) -> Float[Array, " n"]:
-        return (outputs.argmax(axis=-1) == labels).astype(jnp.float32)
+    An example with several labels, such as a line of characters, counts as one, with the share of them that is right.
+    """
+
+    def correct(outputs: Float[AnyArray, "n ... classes"], labels: Int[AnyArray, "n ..."]) -> Float[Array, " n"]:
+        hits = jnp.asarray(outputs.argmax(axis=-1) == labels, jnp.float32)
+        return hits.mean(axis=tuple(range(1, hits.ndim)))
 
     return mean_metric(correct)
 

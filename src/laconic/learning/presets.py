@@ -12,6 +12,9 @@ from laconic.errors import require
 from laconic.learning._parts import Aggregator, Distributor, encoded_broadcast, encoded_mean
 from laconic.learning._reference import reference_broadcast
 
+BALANCED_STEP = 2.5
+"""`balanced`'s step down in root mean squares, for a `reference_broadcast` of one's own, such as with caches."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Compression:
@@ -48,7 +51,7 @@ def balanced() -> Compression:
     (`reference_broadcast`); up, all tensors as one vector on an unbiased grid of 56 root mean squares
     (`codecs.stochastic_grid`). docs/accuracy-per-byte.md has its measured curve.
     """
-    return _grids("balanced", down=2.5, up=56.0)
+    return _grids("balanced", down=BALANCED_STEP, up=56.0)
 
 
 def frugal() -> Compression:

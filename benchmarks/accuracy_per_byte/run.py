@@ -44,7 +44,6 @@ class Run(NamedTuple):
 def train(run: Run, data_path: Path) -> Iterator[dict[str, Any]]:
     """A row for every tenth round; bytes are of all rounds until then, and of all clients."""
     import jax
-    import optax
 
     from benchmarks.accuracy_per_byte.methods import METHODS
     from benchmarks.accuracy_per_byte.tasks import TASKS
@@ -56,7 +55,7 @@ def train(run: Run, data_path: Path) -> Iterator[dict[str, Any]]:
     model = task.model()
     process = learning.fed_avg(
         model,
-        optax.sgd(task.learning_rate),
+        task.optimizer(),
         task.server(),
         compression=METHODS[run.method].make(),
         engine=engines.local(1),

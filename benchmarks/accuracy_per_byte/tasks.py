@@ -20,7 +20,7 @@ class Task:
       model: makes the model.
       rounds: of the training.
       clients: of a cohort.
-      learning_rate: of the clients' SGD.
+      optimizer: makes the clients' optimizer.
       batch_size: of the clients' batches.
       epochs: of the clients, in each round.
       server: makes the server's optimizer.
@@ -31,7 +31,7 @@ class Task:
     model: Callable[[], learning.Model]
     rounds: int = 300
     clients: int = 10
-    learning_rate: float = 0.1
+    optimizer: Callable[[], optax.GradientTransformation] = lambda: optax.sgd(0.1)
     batch_size: int = 20
     epochs: int = 1
     server: Callable[[], optax.GradientTransformation] = lambda: optax.sgd(1.0)
@@ -42,9 +42,19 @@ def _digits(path: Path) -> tuple[Any, Any]:
     return train, test.examples()
 
 
+def _python_sources(path: Path) -> tuple[Any, Any]:
+    del path
+    train, test = data.python_sources()
+    return train, {name: values[::8] for name, values in test.examples().items()}
+
+
 def _fed_adam() -> optax.GradientTransformation:
     # Reddi et al. 2021, "Adaptive Federated Optimization", tables 1 and 8: beta 0.9 and 0.99, tau 1e-3.
     return optax.adam(10**-2.5, b1=0.9, b2=0.99, eps=1e-3)
+
+
+def _clipped_sgd(rate: float) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(rate))
 
 
 CNN = Task("tutorial's CNN", _digits, learning.models.fedavg_cnn)
@@ -57,5 +67,20 @@ TASKS: dict[str, Task] = {
     "cnn_fed_adam": dataclasses.replace(CNN, label="CNN, FedAdam", server=_fed_adam),
     "perceptron": dataclasses.replace(
         CNN, label="perceptron, 784-200-10", model=lambda: learning.models.perceptron(784)
+    ),
+    "resnet": dataclasses.replace(
+        CNN,
+        label="residual network, group normalisation",
+        model=learning.models.resnet,
+        optimizer=lambda: _clipped_sgd(0.3),
+        rounds=200,
+    ),
+    "text": Task(
+        "character LSTM, Python's own sources",
+        _python_sources,
+        learning.models.character_lstm,
+        rounds=200,
+        optimizer=lambda: _clipped_sgd(10.0),
+        batch_size=8,
     ),
 }

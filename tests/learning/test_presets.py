@@ -11,7 +11,7 @@ from laconic.learning import presets
 
 from .conftest import make_clients
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +39,17 @@ def test_lossless_trains_the_same_bits(wide):
     assert fewer.sum() < 0.95 * full.sum()
 
 
-@pytest.mark.parametrize("preset", [presets.balanced, presets.frugal])
-def test_grids(preset, wide):
-    """They train, both directions take a fraction, and clients keep nothing."""
-    _, _, full = trained(None, wide, 20)
-    process, state, fewer = trained(preset(), wide, 20)
-    assert fewer[:, 0].sum() < full[:, 0].sum() / 12
-    assert fewer[:, 1].sum() < full[:, 1].sum() / 12
-    assert not state.memories
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(process.broadcast_weights(state)))
-
-
-def test_frugal_takes_less_than_balanced(wide):
-    """That is what it is for."""
-    _, _, balanced = trained(presets.balanced(), wide, 20)
-    _, _, frugal = trained(presets.frugal(), wide, 20)
-    assert frugal.sum() < 0.9 * balanced.sum()
+def test_grids(wide):
+    """Both directions take a fraction, `frugal` less than `balanced`, models stay finite, and clients keep nothing."""
+    _, _, full = trained(None, wide, 1)
+    totals = []
+    for preset in (presets.balanced, presets.frugal):
+        process, state, fewer = trained(preset(), wide, 8)
+        assert np.all(fewer.mean(axis=0) < full[0] / 12)
+        assert not state.memories
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(process.broadcast_weights(state)))
+        totals.append(fewer.sum())
+    assert totals[1] < 0.9 * totals[0]
 
 
 def test_any_number_of_workers_gives_the_same_bits(wide):

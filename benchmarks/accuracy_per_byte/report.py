@@ -153,6 +153,6 @@ def _draw(task: str, chosen: Sequence[Line], path: Path) -> None:
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("test accuracy, %")
     rounds = max(line.rounds for line in chosen)
-    figure.suptitle(f"{TASKS[task].label}: accuracy after {rounds} rounds against bytes (lower left is cheaper)")
+    figure.suptitle(f"{TASKS[task].label}: accuracy after {rounds} rounds against bytes (the best is upper left)")
     figure.savefig(path, dpi=110)
     plt.close(figure)

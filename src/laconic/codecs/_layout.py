@@ -68,13 +68,15 @@ class Payload:
       description: of the layout.
       described: whether the description travels.
       key: the key that the receiver needs, empty if it needs none.
+      unpacked: what the sections hold. Coders are lossless, so a receiver in the same process need not decode them.
     """
 
     sections: tuple[tuple[bytes, memoryview], ...]
     tensors: tuple[TensorSize, ...]
     description: bytes
     described: bool
-    key: bytes = b""
+    key: bytes
+    unpacked: "Unpacked" = dataclasses.field(repr=False, compare=False)
 
     @functools.cached_property
     def blob(self) -> bytes:
@@ -175,14 +177,15 @@ class Layout:
             its coder's alphabet.
         """
         coded_sections: list[tuple[bytes, memoryview]] = []
-        sizes = []
+        sizes, held = [], []
         for name, sections, own, its_contexts, extra in zip(
             self._names, self._sections, arrays, contexts, extras, strict=True
         ):
             payload = side_information = tensor_bits = 0
             contexts_of_all = (*its_contexts, *(None for _ in extra))
-            for section, array, context in zip(sections, (*own, *extra), contexts_of_all, strict=True):
-                coded = memoryview(_encoded(section, _checked(array, section), context))
+            held.append([_checked(array, section) for section, array in zip(sections, (*own, *extra), strict=True)])
+            for section, array, context in zip(sections, held[-1], contexts_of_all, strict=True):
+                coded = memoryview(_encoded(section, array, context))
                 length = _wire.varint(len(coded)) if section.coder.size(section.spec) is None else b""
                 coded_sections.append((length, coded))
                 side_information += len(length)
@@ -193,7 +196,13 @@ class Layout:
                 tensor_bits += section.coder.tensor_bits(section.spec, len(coded))
             sizes.append(TensorSize(name, payload, side_information, tensor_bits))
         key_bytes = np.asarray(key).astype("<u4").tobytes() if self._has_key else b""
-        return Payload(tuple(coded_sections), tuple(sizes), self._description, described, key_bytes)
+        unpacked = Unpacked(
+            [each[:count] for each, count in zip(held, self._coded, strict=True)],
+            [each[count:] for each, count in zip(held, self._coded, strict=True)],
+            _read_key(key_bytes) if self._has_key else None,
+            [each.payload + each.side_information for each in sizes],
+        )
+        return Payload(tuple(coded_sections), tuple(sizes), self._description, described, key_bytes, unpacked)
 
     def unpack(self, payload: Any) -> Unpacked:
         """What a payload holds, from its bytes or from a `Payload`.
@@ -206,8 +215,7 @@ class Layout:
             return self.read(reader)
         if payload.description != self._description:
             raise DecodeError("the payload was made by another codec or for other shapes than those it is decoded with")
-        key = _read_key(payload.key) if self._has_key else None
-        return self._decoded(key, iter(payload.sections))
+        return payload.unpacked
 
     def read(self, reader: _wire.Reader) -> Unpacked:
         """Like `unpack`, from the sections alone."""

@@ -126,7 +126,8 @@ class Computation:
                 step(env)
             if phase.has_pass:
                 sent, result = self._run_pass(phase, index, env, clients, key, engine, wanted)
-                messages = {client.id: sent.shorter.get(held.get(client.id, -1), sent.message) for client in clients}
+                sizes = sent.sizes()
+                messages = {client.id: sizes.shorter.get(held.get(client.id, -1), sizes.message) for client in clients}
                 entries += [*_added(messages.values()), *result.traffic]
                 per_client = {
                     name: (d + sum(entry.bytes for entry in messages[name]), u + result.sent[name])

@@ -4,7 +4,8 @@ All values that cross together, in one direction and one pass, make one message:
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,8 @@ from laconic.codecs import BoundCodec, Codec, Concatenate, Contribution, Payload
 from laconic.codecs.random import Key
 from laconic.federated._graph import Aggregate, Broadcast
 from laconic.federated._traffic import Direction, Kind, TrafficEntry, merged
+
+_CODING = ThreadPoolExecutor(1, "laconic-coding")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,18 @@ class Message:
         return [*entries, TrafficEntry(self._direction, "message", "", "framing", payload.framing, 0)]
 
 
+class Sizes(NamedTuple):
+    """The traffic of a downlink.
+
+    Attributes:
+      message: of the message that serves every client.
+      shorter: by earlier call, of a shorter message for clients that hold what that call broadcast.
+    """
+
+    message: list[TrafficEntry]
+    shorter: dict[int, list[TrafficEntry]]
+
+
 class Sent(NamedTuple):
     """What a downlink gave.
 
@@ -57,15 +72,13 @@ class Sent(NamedTuple):
       received: what clients receive for each broadcast.
       states: each broadcast's next codec state.
       parameters: each aggregate's encode parameters, as received.
-      message: the traffic of the message that serves every client.
-      shorter: by earlier call, the traffic of a shorter message for clients that hold what that call broadcast.
+      sizes: gives the traffic; it may have to wait for the coder.
     """
 
     received: list[Any]
     states: list[Any]
     parameters: list[Any]
-    message: list[TrafficEntry]
-    shorter: dict[int, list[TrafficEntry]]
+    sizes: Callable[[], Sizes]
 
 
 class Downlink:
@@ -80,9 +93,11 @@ class Downlink:
             for node in aggregates
             for tree in [node.codec.encode_parameters(node.codec.initial_state())]
         ]
-        self._message = Message(
+        self._message = message = Message(
             "broadcast", [*(_Item(node.label, node.kind, node.codec) for node in broadcasts), *parameters]
         )
+        stages = [stage for unit in message.codec.units for stage in unit.codec.stages]
+        self._is_exact = all(stage.is_lossless and not stage.is_adaptive for stage in stages)
 
     def send(
         self,
@@ -106,25 +121,46 @@ class Downlink:
         ]
         codec = self._message.codec
         if not codec.specs:
-            return Sent(list(values), list(states), parameters, [], {})
+            return Sent(list(values), list(states), parameters, lambda: Sizes([], {}))
         flat_states = [each for own in states for each in own]
         flat_states += codec.initial_sender_state()[len(flat_states) :]
-        payload, next_states = codec.encode((*values, *parameters), key=key, state=flat_states)
-        # What is coded without loss decodes to itself, which codecs' tests show; large models take a while.
-        is_lossless = all(unit.codec.is_lossless for unit in codec.units)
-        received = (*values, *parameters) if is_lossless else codec.decode(payload)
+
+        def coded(tree: Any) -> tuple[Payload, Any]:
+            return codec.encode(tree, key=key, state=flat_states)
+
+        if self._is_exact:
+            # What is coded without loss decodes to itself, as codecs' tests show, so clients need not wait for the
+            # coder, which takes as long as a client's training step or more.
+            received = (*values, *parameters)
+            sizes = _CODING.submit(lambda: self._sizes(coded, coded(received)[0], received, earlier))
+            return self._sent(received, states, sizes.result)
+        payload, next_states = coded((*values, *parameters))
+        received = codec.decode(payload)
+        split = iter(next_states)
+        new_states = [[_as_before(own, next(split)) for own in state] for state in states]
+        return self._sent(received, new_states, lambda: self._sizes(coded, payload, received, earlier))
+
+    def _sent(self, received: Sequence[Any], states: Sequence[Any], sizes: Callable[[], "Sizes"]) -> "Sent":
+        count = len(self._broadcasts)
+        return Sent(list(received[:count]), list(states), list(received[count:]), sizes)
+
+    def _sizes(
+        self,
+        coded: Callable[[Any], tuple[Payload, Any]],
+        payload: Payload,
+        received: Sequence[Any],
+        earlier: Mapping[int, Any],
+    ) -> "Sizes":
+        """The traffic of the message, and of those for clients that hold something earlier."""
         shorter = {}
         for call, value in earlier.items():
             given = [
                 own if since is None else since(own, value) for own, since in zip(received, self._since, strict=False)
             ]
-            other, _ = codec.encode((*given, *parameters), key=key, state=flat_states)
+            other, _ = coded((*given, *received[len(given) :]))
             if len(other) < len(payload):
                 shorter[call] = self._message.entries(other)
-        split = iter(next_states)
-        new_states = [[_as_before(own, next(split)) for own in state] for state in states]
-        count = len(self._broadcasts)
-        return Sent(list(received[:count]), new_states, list(received[count:]), self._message.entries(payload), shorter)
+        return Sizes(self._message.entries(payload), shorter)
 
 
 class Uplink:

@@ -12,8 +12,13 @@ class Exports(griffe.Extension):
         """Tells each package which names it exports."""
         del kwargs
         for module in (pkg, *_packages(pkg)):
-            names = [name for name, member in module.members.items() if member.is_alias and not name.startswith("_")]
-            own = [name for name in names if str(module.members[name].target_path).startswith(f"{pkg.name}.")]  # type: ignore[union-attr]
+            own = [
+                name
+                for name, member in module.members.items()
+                if isinstance(member, griffe.Alias)
+                and not name.startswith("_")
+                and member.target_path.startswith(f"{pkg.name}.")
+            ]
             if own:
                 module.exports = own
 

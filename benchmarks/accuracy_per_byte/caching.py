@@ -35,7 +35,7 @@ def measure(path: Path, rounds: int) -> tuple[dict[int, list[int]], list[int], i
     process = learning.fed_avg(
         learning.models.fedavg_cnn(),
         optax.sgd(0.1),
-        distributor=learning.reference_broadcast(step_in_rms=learning.presets.BALANCED_STEP, cached_rounds=max(GAPS)),
+        distributor=learning.reference_broadcast(cached_rounds=max(GAPS)),
         aggregator=balanced.aggregator,
     )
     regulars = dict(zip(GAPS, train.client_ids, strict=False))

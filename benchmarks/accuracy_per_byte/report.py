@@ -94,8 +94,9 @@ def _accuracy(rows: Sequence[dict[str, Any]], rounds: int) -> float:
 
 
 def write(folder: Path) -> None:
-    """Writes accuracy_per_byte.md, .json and .png from the files in runs/."""
+    """Writes accuracy_per_byte.md, .json and a plot for each task, from the files in runs/."""
     found = lines(read(folder))
+    folder.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join(
         f"## {TASKS[task].label}\n\n{_table([line for line in found if line.task == task])}"
         for task in dict.fromkeys(line.task for line in found)

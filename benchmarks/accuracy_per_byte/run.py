@@ -9,7 +9,7 @@ All methods of a seed have the same initial model, clients, batches and order. B
 everything included: weights, metrics, framing. Accuracy is of the model that clients would train from next, on all test
 examples, every ten rounds.
 
-Writes results/accuracy_per_byte.md, .json and .png.
+Writes results/accuracy_per_byte.md and .json, and a plot for each task, results/pareto_TASK.png.
 """
 
 import argparse
@@ -130,6 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--report-only", action="store_true", help="train nothing")
     parser.add_argument("--only", nargs=3, metavar=("TASK", "METHOD", "SEED"), help="one training, in this process")
     chosen = parser.parse_args(arguments)
+    if not chosen.data.exists():
+        parser.error(f"--data must be a data file, but there is no {chosen.data}")
     if chosen.only:
         task, method, seed = chosen.only
         train_here(Run(task, method, int(seed), chosen.rounds), chosen.data, chosen.results)

@@ -10,10 +10,7 @@ import dataclasses
 from laconic.codecs import Codec, Identity, ShuffledZstd, TensorSpec, chain, concatenate, identity, stochastic_grid
 from laconic.errors import require
 from laconic.learning._parts import Aggregator, Distributor, encoded_broadcast, encoded_mean
-from laconic.learning._reference import reference_broadcast
-
-BALANCED_STEP = 2.5
-"""`balanced`'s step down in root mean squares, for a `reference_broadcast` of one's own, such as with caches."""
+from laconic.learning._reference import STEP_IN_RMS, reference_broadcast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +51,7 @@ def balanced() -> Compression:
     (`reference_broadcast`); up, all tensors as one vector on an unbiased grid of 56 root mean squares
     (`codecs.stochastic_grid`). docs/accuracy-per-byte.md has its measured curve.
     """
-    return _grids("balanced", down=BALANCED_STEP, up=56.0)
+    return _grids("balanced", down=STEP_IN_RMS, up=56.0)
 
 
 def frugal() -> Compression:

@@ -82,7 +82,7 @@ def test_trains_like_fp32_with_a_fine_step(model, clients):
 
 def test_learns_with_a_coarse_step(model, clients):
     """With two root mean squares a step, the loss falls and accuracy rises as they should."""
-    process = process_of(model)
+    process = process_of(model, step_in_rms=2.0)
     states, results = rounds(process, clients, 40)
     assert results[-1].metrics["accuracy"] > 0.8 > results[0].metrics["accuracy"] + 0.1
     down = [result.traffic.broadcast_bytes for result in results]

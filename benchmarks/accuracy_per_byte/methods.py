@@ -40,6 +40,7 @@ TENSORFLOW = "TFF's tutorial"
 METHODS: dict[str, Method] = {
     "fp32": Method("fp32", "", _both(None, None)),
     "lossless": Method("lossless()", OURS, learning.presets.lossless),
+    "careful": Method("careful()", OURS, learning.presets.careful),
     "balanced": Method("balanced()", OURS, learning.presets.balanced),
     "frugal": Method("frugal()", OURS, learning.presets.frugal),
     "tff_8_bit": Method(
@@ -79,4 +80,3 @@ METHODS: dict[str, Method] = {
         _both(None, _large(_remembering(codecs.sparse_ternary(0.01)))),
     ),
 }
-PRESETS = ("fp32", "lossless", "balanced", "frugal")

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from benchmarks import _report
 from benchmarks.accuracy_per_byte.methods import METHODS, OURS
 from benchmarks.accuracy_per_byte.tasks import TASKS
+from laconic.experiments import Link
 
 LAST = 10  # evaluations whose mean is the accuracy of a training
 FP32_BITS = 32
+LINK = "4g"
 
 
 class Line(NamedTuple):
@@ -95,7 +97,8 @@ def _accuracy(rows: Sequence[dict[str, Any]], rounds: int) -> float:
 
 def write(folder: Path) -> None:
     """Writes accuracy_per_byte.md, .json and a plot for each task, from the files in runs/."""
-    found = lines(read(folder))
+    runs = read(folder)
+    found = lines(runs)
     folder.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join(
         f"## {TASKS[task].label}\n\n{_table([line for line in found if line.task == task])}"
@@ -107,7 +110,8 @@ def write(folder: Path) -> None:
     rows = [{**line._asdict(), "ratio": line.ratio} for line in found]
     _report.write(folder / "accuracy_per_byte.json", {"lines": rows})
     for task in dict.fromkeys(line.task for line in found):
-        _draw(task, [line for line in found if line.task == task], folder / f"pareto_{task}.png")
+        curves = [_curve(line.method, runs[task, line.method]) for line in found if line.task == task]
+        _draw(task, curves, folder / f"pareto_{task}.png")
 
 
 def _table(chosen: Sequence[Line]) -> str:
@@ -134,26 +138,74 @@ def _cells(line: Line) -> tuple[Any, ...]:
     )
 
 
-def _draw(task: str, chosen: Sequence[Line], path: Path) -> None:
+class Curve(NamedTuple):
+    """A method's training on a task, mean over seeds, up to each evaluation.
+
+    Attributes:
+      method: how it travelled.
+      accuracy: in percent.
+      down: megabytes that all clients have received.
+      up: megabytes that all clients have sent.
+      minutes: of communication over `LINK`, all clients of a round at once.
+    """
+
+    method: str
+    accuracy: list[float]
+    down: list[float]
+    up: list[float]
+    minutes: list[float]
+
+
+def _curve(method: str, seeds: dict[int, list[dict[str, Any]]]) -> Curve:
+    link = Link.named(LINK)
+    numbers = set.intersection(*({row["round"] for row in rows} for rows in seeds.values()))
+
+    def means(name: str) -> list[float]:
+        by_round = [
+            [row[name] for rows in seeds.values() for row in rows if row["round"] == n] for n in sorted(numbers)
+        ]
+        return [statistics.mean(values) for values in by_round]
+
+    down, up, clients = means("bytes_down"), means("bytes_up"), means("clients")
+    seconds = [
+        link.seconds(a / n, b / n) + 2 * link.latency_seconds * (number - 1)  # two messages in each round
+        for a, b, n, number in zip(down, up, clients, sorted(numbers), strict=True)
+    ]
+    return Curve(
+        method,
+        [100 * value for value in means("accuracy")],
+        [value / 1e6 for value in down],
+        [value / 1e6 for value in up],
+        [value / 60 for value in seconds],
+    )
+
+
+def _draw(task: str, curves: Sequence[Curve], path: Path) -> None:
+    """Accuracy while training goes on, against bytes down, up and both, and against minutes: upper left is best."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, 3, figsize=(16, 6), sharey=True, layout="constrained")
-    for axes, title in zip(panels, ("down", "up", "both"), strict=True):
-        for line in chosen:
-            is_ours = METHODS[line.method].by == OURS
-            bits = {"down": line.down, "up": line.up, "both": line.down + line.up}
-            megabytes = line.megabytes * bits[title] / bits["both"]
-            axes.plot(megabytes, 100 * line.accuracy, "o" if is_ours else "s", color="C3" if is_ours else "C0",
-                      markerfacecolor="C3" if is_ours else "none")  # fmt: skip
-            axes.annotate(METHODS[line.method].label, (megabytes, 100 * line.accuracy), fontsize=8, rotation=30,
-                          xytext=(4, 4), textcoords="offset points")  # fmt: skip
-        axes.set(xscale="log", xlabel=f"MB {title}", title=title)
+    figure, panels = plt.subplots(2, 2, figsize=(13, 10), sharey=True, layout="constrained")
+    for position, curve in enumerate(curves):
+        is_ours = METHODS[curve.method].by == OURS
+        style = {"linewidth": 2.2 if is_ours else 1.1, "linestyle": "-" if is_ours or curve.method == "fp32" else "--"}
+        color = "black" if curve.method == "fp32" else f"C{position % 10}"
+        both = [a + b for a, b in zip(curve.down, curve.up, strict=True)]
+        for axes, values in zip(panels.flat, (curve.down, curve.up, both, curve.minutes), strict=True):
+            axes.plot(values, curve.accuracy, color=color, label=METHODS[curve.method].label, **style)
+            axes.plot(values[-1], curve.accuracy[-1], "o", color=color, markersize=5)
+    titles = ("MB down", "MB up", "MB in both directions", f"minutes of communication over {LINK.upper()}")
+    for axes, title in zip(panels.flat, titles, strict=True):
+        axes.set(xscale="log", xlabel=title)
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("test accuracy, %")
-    rounds = max(line.rounds for line in chosen)
-    figure.suptitle(f"{TASKS[task].label}: accuracy after {rounds} rounds against bytes (the best is upper left)")
-    figure.savefig(path, dpi=110)
+    # The first rounds are of no interest, and would press all ends together.
+    ends = [curve.accuracy[-1] for curve in curves]
+    panels[0, 0].set_ylim(max(0.0, min(ends) - 12), min(100.0, max(ends) + 2))
+    for axes in panels[:, 0]:
+        axes.set_ylabel("test accuracy, %")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(f"{TASKS[task].label}: a dot where a training ends")
+    figure.savefig(path, dpi=100)
     plt.close(figure)

@@ -32,20 +32,22 @@ def laconic_command(*arguments, **options):
 
 
 def test_demo(small_demo, capsys, tmp_path):
-    """It says what it does, trains twice, compares, and names files that are there."""
+    """It says what it does, trains three times, compares, and names files that are there."""
     assert small_demo() == 0
     out = capsys.readouterr().out
     assert "1,438 handwritten digits at 30 clients, 359 more for testing" in out
     assert "4, of 3 clients each; seed 0" in out
-    rows = re.findall(r"^(fp32|8 bit) +4 +\d+\.\d% +([\d.]+) +([\d.]+) +([\d.]+) +[\d.]+$", out, re.MULTILINE)
-    (fp32, down, up, once), (eight_bit, _, _, smaller) = rows
-    assert (fp32, eight_bit, once) == ("fp32", "8 bit", "1.00")
+    rows = re.findall(r"^(fp32|8 bit|balanced) +4 +\d+\.\d% +([\d.]+) +([\d.]+) +([\d.]+) +[\d.]+$", out, re.MULTILINE)
+    (fp32, down, up, once), (eight_bit, _, _, smaller), (balanced, _, _, smallest) = rows
+    assert (fp32, eight_bit, balanced, once) == ("fp32", "8 bit", "balanced", "1.00")
     assert float(smaller) > 3.8
+    assert float(smallest) > 20
     assert float(down) == pytest.approx(float(up), rel=0.01)
     assert "tensorboard --logdir laconic-demo" in out
-    expected = {"curves.png", "fp32.csv", "8-bit.csv", "fp32", "8-bit"}
+    folders = {"fp32", "8-bit", "balanced"}
+    expected = {"curves.png", *folders, *(f"{name}.csv" for name in folders)}
     assert {path.name for path in (tmp_path / "laconic-demo").iterdir()} == expected
-    for name in expected - {"fp32", "8-bit"}:
+    for name in expected - folders:
         assert f"laconic-demo/{name}" in out
     with (tmp_path / "laconic-demo" / "8-bit.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 4

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from laconic import engines, learning
+from laconic import codecs, engines, learning
 from laconic.errors import ArgumentError, ArgumentTypeError
 from laconic.learning import presets
 
@@ -40,16 +40,33 @@ def test_lossless_trains_the_same_bits(wide):
 
 
 def test_grids(wide):
-    """Both directions take a fraction, `frugal` less than `balanced`, models stay finite, and clients keep nothing."""
+    """Both directions take a fraction, each preset less than the one before; clients keep nothing."""
     _, _, full = trained(None, wide, 1)
     totals = []
-    for preset in (presets.balanced, presets.frugal):
+    for preset, ratio in ((presets.careful, 6), (presets.balanced, 8), (presets.frugal, 12)):
         process, state, fewer = trained(preset(), wide, 8)
-        assert np.all(fewer.mean(axis=0) < full[0] / 12)
+        assert np.all(fewer.mean(axis=0) < full[0] / ratio)
         assert not state.memories
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(process.broadcast_weights(state)))
         totals.append(fewer.sum())
-    assert totals[1] < 0.9 * totals[0]
+    assert totals[2] < 0.9 * totals[1]
+    assert totals[1] < 0.8 * totals[0]
+
+
+def test_balanced_goes_by_the_models_size(wide):
+    """The same preset is coarser for large models, whose clients' own model is then the one to use."""
+    model, clients = wide
+    assert sum(leaf.size for leaf in jax.tree.leaves(model.init(codecs.random.key(0)))) < presets._LARGE
+    process, state, small = trained(presets.balanced(), wide, 4)
+    jax.tree.map(np.testing.assert_array_equal, process.broadcast_weights(state), state.weights)
+    many = learning.models.perceptron(6, (512, 512), 3)
+    process, state, large = trained(presets.balanced(), (many, clients), 4)
+    assert any(
+        np.any(received != own)
+        for received, own in zip(*map(jax.tree.leaves, (process.broadcast_weights(state), state.weights)), strict=True)
+    )
+    weights = [sum(leaf.size for leaf in jax.tree.leaves(each.init(codecs.random.key(0)))) for each in (model, many)]
+    assert np.all(large.mean(axis=0) / weights[1] < small.mean(axis=0) / weights[0] / 2)
 
 
 def test_any_number_of_workers_gives_the_same_bits(wide):

@@ -151,8 +151,82 @@ def test_scales():
         )  # half of 0.5 root mean squares, each 1.2 of the scale, and a quarter octave
 
 
+def test_step_by_a_schedule(model, clients):
+    """A schedule that is constant trains as its constant does; another one is asked for each broadcast's number."""
+    (*_, constant), _ = rounds(process_of(model, step_in_rms=0.5), clients, 3)
+    (*_, scheduled), _ = rounds(process_of(model, step_in_rms=optax.constant_schedule(0.5)), clients, 3)
+    jax.tree.map(np.testing.assert_array_equal, constant.weights, scheduled.weights)
+    process = process_of(model, step_in_rms=optax.exponential_decay(4.0, transition_steps=1, decay_rate=0.25))
+    states, _ = rounds(process, clients, 4)
+    for number, state in enumerate(states[1:], start=1):
+        difference, received = (
+            flat(weights) - flat(states[0].weights) for weights in (state.weights, process.broadcast_weights(state))
+        )
+        step = 4.0 * 0.25**number * np.sqrt(np.mean(difference**2))
+        codes = (received - difference) / step
+        assert np.abs(codes).max() <= 0.505 * 2**0.26
+        assert number > 2 or np.abs(codes).max() > 0.3
+
+
+@pytest.mark.parametrize("nmse", [0.01, 0.3])
+def test_codec_that_promises_an_error(wide_model, clients, nmse):
+    """The difference travels through it, so that clients receive the model with this error, drawn anew each round."""
+    process = process_of(wide_model, codec=codecs.auto(nmse=nmse))
+    states, results = rounds(process, clients, 3)
+    assert results[0].traffic.broadcast_bytes < 60 * len(clients)
+    held = learning.HeldReference(states[0].weights)
+    difference = flat(states[-1].weights) - flat(states[0].weights)
+    errors = []
+    for seed in range(30):
+        sent = _reference._difference(states[-1].distributor.reference, held_print(states), states[-1].weights)
+        blob = codecs.encode(sent.difference, codecs.auto(nmse=nmse), seed=seed)
+        received = held.rebuild(sent._replace(difference=codecs.decode(blob)))
+        errors.append(np.mean((flat(received) - flat(states[-1].weights)) ** 2) / np.mean(difference**2))
+    np.testing.assert_allclose(np.mean(errors), nmse, rtol=0.1)
+    jax.tree.map(np.testing.assert_array_equal, process.broadcast_weights(states[-1]), states[-1].weights)
+
+
+def held_print(states):
+    """The fingerprint of the initial model."""
+    return states[0].distributor.fingerprint
+
+
+def test_codec_for_each_tensor(model, clients):
+    """A function is asked by the model's own names; a tree of codecs serves, too; adaptive ones keep their state."""
+    asked = set()
+
+    def choose(spec):
+        asked.add(spec.name)
+        return codecs.dithered(step_in_rms=0.01) if len(spec.shape) > 1 else codecs.identity()
+
+    (*_, chosen), _ = rounds(process_of(model, codec=choose), clients, 3)
+    assert asked == {spec.name for spec in codecs.bind(codecs.identity(), chosen.weights).specs}
+    (*_, exact), _ = rounds(learning.fed_avg(model, optax.sgd(0.3)), clients, 3)
+    np.testing.assert_allclose(flat(chosen.weights), flat(exact.weights), atol=0.01)
+    tree = jax.tree.map(lambda leaf: choose(codecs.TensorSpec("", leaf.shape, leaf.dtype)), exact.weights)
+    (*_, same), _ = rounds(process_of(model, codec=tree), clients, 3)
+    jax.tree.map(np.testing.assert_array_equal, chosen.weights, same.weights)
+    adaptive = codecs.concatenate(codecs.adaptive(decay=0.5, initial_step=0.1))
+    states, _ = rounds(process_of(model, codec=adaptive), clients, 3)
+    np.testing.assert_allclose(jax.tree.leaves(states[-1].distributor.codec), [0.1 * 0.5**3], rtol=1e-6)
+
+
+def test_a_client_refuses_a_difference_from_another_reference(model):
+    """As with codes."""
+    weights, other = model.init(codecs.random.key(1)), model.init(codecs.random.key(2))
+    message = _reference._difference(weights, learning.fingerprint(weights), other)
+    rebuilt = learning.HeldReference(weights).rebuild(message)
+    np.testing.assert_allclose(flat(rebuilt), flat(other), atol=1e-6)
+    with pytest.raises(DecodeError, match="for the reference [0-9a-f]{16}, but this client holds"):
+        learning.HeldReference(other).rebuild(message)
+
+
 def test_rejects():
-    """Steps that are none, and models of integers."""
+    """Steps that are none, a codec beside what it stands for, and models of integers."""
+    with pytest.raises(ArgumentError, match="step_in_rms must be left out, got 2.0"):
+        learning.reference_broadcast(codec=codecs.identity(), step_in_rms=2.0)
+    with pytest.raises(ArgumentError, match="with a codec cached_rounds must be 0, got 3"):
+        learning.reference_broadcast(codec=codecs.identity(), cached_rounds=3)
     for wrong in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ArgumentError, match="step_in_rms must be a finite number above zero"):
             learning.reference_broadcast(step_in_rms=wrong)

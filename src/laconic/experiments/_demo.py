@@ -1,4 +1,4 @@
-"""The demonstration behind `laconic demo`: one training, once as it is and once with 8 bits both ways."""
+"""The demonstration behind `laconic demo`: one training, as it is, with 8 bits both ways, and as `presets.balanced`."""
 
 import dataclasses
 import importlib.util
@@ -48,7 +48,7 @@ class Settings:
 
 
 def demo(settings: Settings) -> bool:
-    """Trains twice, and prints what came of it.
+    """Trains three times, and prints what came of it.
 
     Returns:
       Whether Ctrl-C ended it.
@@ -70,15 +70,11 @@ def demo(settings: Settings) -> bool:
     histories: list[History] = []
     interrupted = False
     try:
-        for name, codec in (("fp32", None), ("8 bit", _eight_bits_if_large)):
+        for compression in _compressions():
             process = learning.fed_avg(
-                _MODEL,
-                client_optimizer=optax.sgd(_LEARNING_RATE),
-                distributor=learning.encoded_broadcast(codec),
-                aggregator=learning.encoded_mean(codec),
-                engine=engine,
+                _MODEL, client_optimizer=optax.sgd(_LEARNING_RATE), compression=compression, engine=engine
             )
-            histories.append(_train(name, process, train, test, settings))
+            histories.append(_train(compression.name, process, train, test, settings))
     except KeyboardInterrupt as interrupt:
         interrupted = True
         if isinstance(interrupt, RunInterrupted):
@@ -86,6 +82,16 @@ def demo(settings: Settings) -> bool:
         console.print("\nInterrupted.")
     _report(console, [history for history in histories if history.records], settings.logdir)
     return interrupted
+
+
+def _compressions() -> list[learning.Compression]:
+    return [
+        learning.Compression("fp32", learning.encoded_broadcast(), learning.encoded_mean()),
+        learning.Compression(
+            "8 bit", learning.encoded_broadcast(_eight_bits_if_large), learning.encoded_mean(_eight_bits_if_large)
+        ),
+        learning.presets.balanced(),
+    ]
 
 
 def _eight_bits_if_large(spec: TensorSpec) -> Codec:
@@ -121,13 +127,14 @@ def _introduction(train: ClientData, test: ClientData, settings: Settings) -> st
     weights = jax.eval_shape(_MODEL.init, codecs.random.key(0))
     size = sum(leaf.size for leaf in jax.tree.leaves(weights))
     return f"""\
-[bold]One federated training, run twice; what differs is what travels.[/bold]
+[bold]One federated training, run three times; what differs is what travels.[/bold]
   data     {train.statistics().examples:,} handwritten digits at {len(train)} clients, {test.statistics().examples:,} \
 more for testing
   model    a convolutional network of {size:,} weights
   rounds   {settings.rounds}, of {settings.clients_per_round} clients each; seed {settings.seed}
   fp32     every weight travels as 32 bits, down to the clients and back up
   8 bit    tensors above {_LARGE:,} weights travel as 8 bits a weight, both ways
+  balanced learning.presets.balanced(): what training changed, rounded to coarse grids and entropy-coded
 """
 
 

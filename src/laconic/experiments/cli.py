@@ -22,7 +22,7 @@ def demo(
     logdir: Path = Path("laconic-demo"),
     workers: int = 0,
 ) -> int:
-    """Trains a digit classifier twice, uncompressed and with 8 bits, and compares accuracy and traffic.
+    """Trains a digit classifier uncompressed, with 8 bits and with `balanced`; compares accuracy and traffic.
 
     Real handwriting, dealt to 30 clients; no network is needed. It takes about a minute on two cores.
 

@@ -28,6 +28,7 @@ from laconic.learning._process import LearningState as LearningState
 from laconic.learning._process import RoundResult as RoundResult
 from laconic.learning._process import compose as compose
 from laconic.learning._reference import HeldReference as HeldReference
+from laconic.learning._reference import ReferenceDifference as ReferenceDifference
 from laconic.learning._reference import ReferenceMessage as ReferenceMessage
 from laconic.learning._reference import fingerprint as fingerprint
 from laconic.learning._reference import reference_broadcast as reference_broadcast

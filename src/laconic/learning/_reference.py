@@ -1,14 +1,27 @@
 """The model on its way down, as its difference from a model that all clients hold already."""
 
+import dataclasses
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from laconic.codecs import Codec, EntropyCoder, Identity, RowColumn, TensorSpec, chain, concatenate, identity
+from laconic.codecs import (
+    Codec,
+    CodecFor,
+    EntropyCoder,
+    Identity,
+    RowColumn,
+    TensorSpec,
+    bind,
+    chain,
+    concatenate,
+    identity,
+)
 from laconic.errors import ArgumentError, ArgumentTypeError, DecodeError
 from laconic.federated import Value, federated_broadcast, federated_held, federated_map, member_type
 from laconic.learning._model import Weights
@@ -41,14 +54,31 @@ class ReferenceMessage(NamedTuple):
     since: Any
 
 
+class ReferenceDifference(NamedTuple):
+    """What travels down where a codec was given: w = reference + difference.
+
+    Attributes:
+      difference: a tree like the model's, of floats, as decoded.
+      fingerprint: uint32[2], of the reference that it is from.
+    """
+
+    difference: Any
+    fingerprint: Any
+
+
 class _State(NamedTuple):
     reference: Weights
     fingerprint: Any
     number: Any
+    codec: Any
 
 
 def reference_broadcast(
-    *, step_in_rms: float = STEP_IN_RMS, reference: Weights | None = None, cached_rounds: int = 0
+    *,
+    step_in_rms: float | Callable[[Any], Any] | None = None,
+    codec: CodecFor | None = None,
+    reference: Weights | None = None,
+    cached_rounds: int = 0,
 ) -> Distributor:
     """Sends the model as its difference from a reference that all clients hold, on a grid, entropy-coded.
 
@@ -63,29 +93,57 @@ def reference_broadcast(
     does, and sends them the difference of codes where that takes less: exact, so that no error adds up, from any round
     to any later one.
 
+    With `codec`, d travels through that instead: one that promises an error or a rate (`codecs.auto(nmse=0.05)`,
+    `codecs.auto(bits_per_parameter=1)`), a step for each tensor (`codecs.dithered(step_in_rms=1)`, which is not
+    concatenated), any other. The server's own model is then the one to use, since errors are drawn anew in each round.
+
     Rate: found by the coder, `codecs.RowColumn` for large tensors, one stream for all small ones; 0.46 bits per
     parameter for the tutorial's model with the default step. Error: at most half a step in each entry.
     Biased. The payload has the reference's fingerprint, 8 bytes: a client with another one must not use it
-    (`HeldReference.rebuild` refuses).
+    (`HeldReference.rebuild` refuses). With `codec`, all three are the codec's.
 
     Args:
-      step_in_rms: the step over the root mean square of the difference.
+      step_in_rms: the step over the root mean square of the difference; or a schedule, a function that JAX can trace
+        from the broadcast's number, int32 and 0 for the first, to that (any of optax's). None is 2.5.
+      codec: instead of the grid: a codec, or a function that is called once for each model tensor's spec and gives its
+        codec.
       reference: None is the model before the first round; else weights that clients hold.
       cached_rounds: for how many rounds clients keep codes; 0 is not at all.
 
     Raises:
-      ArgumentError: if the step is not above zero, the reference does not fit, or `cached_rounds` is negative.
+      ArgumentError: if the step is not above zero, the reference does not fit, `cached_rounds` is negative, or `codec`
+        is given beside a step or `cached_rounds`.
       ArgumentTypeError: if an argument is of the wrong kind.
     """
     if isinstance(cached_rounds, bool) or not isinstance(cached_rounds, int):
         raise ArgumentTypeError(f"cached_rounds must be a whole number, got {cached_rounds!r}")
     if cached_rounds < 0:
         raise ArgumentError(f"cached_rounds must not be negative, got {cached_rounds}")
+    initialize = _initializer(reference, codec)
+    if codec is None:
+        return _on_grid(initialize, _checked_step(step_in_rms), cached_rounds)
+    if step_in_rms is not None:
+        raise ArgumentError(f"codec stands for the grid, so step_in_rms must be left out, got {step_in_rms!r}")
+    if cached_rounds:
+        raise ArgumentError(
+            f"only the grid's codes can be kept for later, so with a codec cached_rounds must be 0, got {cached_rounds}"
+        )
+    return _through_codec(initialize, codec)
+
+
+def _checked_step(step_in_rms: Any) -> float | Callable[[Any], Any]:
+    if step_in_rms is None:
+        return STEP_IN_RMS
+    if callable(step_in_rms):
+        return step_in_rms
     if isinstance(step_in_rms, bool) or not isinstance(step_in_rms, (int, float)):
-        raise ArgumentTypeError(f"step_in_rms must be a number, got {step_in_rms!r}")
+        raise ArgumentTypeError(f"step_in_rms must be a number or a schedule, got {step_in_rms!r}")
     if not (math.isfinite(step_in_rms) and step_in_rms > 0):
         raise ArgumentError(f"step_in_rms must be a finite number above zero, got {step_in_rms}")
+    return float(step_in_rms)
 
+
+def _initializer(reference: Weights | None, codec: CodecFor | None) -> Callable[[Weights], _State]:
     def initialize(weights: Weights) -> _State:
         for leaf in jax.tree.leaves(weights):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -93,10 +151,20 @@ def reference_broadcast(
         held = weights if reference is None else jax.tree.map(jnp.asarray, reference)
         if member_type(held) != member_type(weights):
             raise ArgumentError(f"reference must be {member_type(weights)}, like the model, got {member_type(held)}")
-        return _State(held, fingerprint(held), np.int32(0))
+        own = fingerprint(held)
+        if codec is None:
+            return _State(held, own, np.int32(0), ())
+        message = jax.eval_shape(_difference, held, own, weights)
+        return _State(held, own, np.int32(0), bind(_of_difference(codec), message).initial_sender_state())
 
+    return initialize
+
+
+def _on_grid(
+    initialize: Callable[[Weights], _State], step_in_rms: float | Callable[[Any], Any], cached_rounds: int
+) -> Distributor:
     def quantized(state: _State, weights: Weights) -> ReferenceMessage:
-        return _quantized(state, weights, float(step_in_rms))
+        return _quantized(state, weights, step_in_rms)
 
     def next_(state: Value, weights: Value) -> tuple[Value, Value]:
         message = federated_map(quantized, (state, weights))
@@ -111,6 +179,32 @@ def reference_broadcast(
     return Distributor(initialize, next_, jax.jit(received), cached_rounds)
 
 
+def _through_codec(initialize: Callable[[Weights], _State], codec: CodecFor) -> Distributor:
+    def next_(state: Value, weights: Value) -> tuple[Value, Value]:
+        message = federated_map(_difference, (state.reference, state.fingerprint, weights))
+        received, after = federated_broadcast(message, codec=_of_difference(codec), state=state.codec, label="model")
+        weights = federated_map(_added, (federated_held(state.reference), received.difference))
+        return federated_map(
+            lambda own, after: own._replace(number=own.number + 1, codec=after), (state, after)
+        ), weights
+
+    return Distributor(initialize, next_)
+
+
+def _of_difference(codec: CodecFor) -> CodecFor:
+    """The codec for the difference's tensors, by their names in the model; the fingerprint as it is."""
+    if not (isinstance(codec, Codec) or callable(codec)):
+        return ReferenceDifference(codec, identity())
+    prefix = "difference/"
+
+    def choose(spec: TensorSpec) -> Codec:
+        if not spec.name.startswith(prefix):
+            return identity()
+        return codec if isinstance(codec, Codec) else codec(dataclasses.replace(spec, name=spec.name[len(prefix) :]))
+
+    return choose
+
+
 class HeldReference:
     """A client's reference, and the models that it makes of messages.
 
@@ -123,8 +217,8 @@ class HeldReference:
         self._fingerprint = fingerprint(weights)
         self._last: ReferenceMessage | None = None
 
-    def rebuild(self, message: ReferenceMessage) -> Weights:
-        """The model that was sent; the message's codes are kept for the next one.
+    def rebuild(self, message: ReferenceMessage | ReferenceDifference) -> Weights:
+        """The model that was sent; a message's codes are kept for the next one.
 
         Raises:
           DecodeError: if the message is for another reference, or needs an earlier one that this client does not hold.
@@ -134,6 +228,8 @@ class HeldReference:
                 f"the message is for the reference {_hexadecimal(message.fingerprint)}, but this client holds "
                 f"{_hexadecimal(self._fingerprint)}; make the reference from the run's seed, or install the named model"
             )
+        if isinstance(message, ReferenceDifference):
+            return _added(self._weights, message.difference)
         if message.since >= 0:
             if self._last is None or self._last.number != message.since:
                 holds = "none" if self._last is None else f"message {int(self._last.number)}"
@@ -169,8 +265,8 @@ def fingerprint(weights: Weights) -> np.ndarray:
     return np.frombuffer(digest.digest()[:8], "<u4").astype(np.uint32)
 
 
-def _quantized(state: _State, weights: Weights, step_in_rms: float) -> ReferenceMessage:
-    difference = jax.tree.map(lambda w, r: (w - r).astype(_wide(w)), weights, state.reference)
+def _quantized(state: _State, weights: Weights, step_in_rms: float | Callable[[Any], Any]) -> ReferenceMessage:
+    difference, print_ = _difference(state.reference, state.fingerprint, weights)
     leaves = jax.tree.leaves(difference)
     size = sum(leaf.size for leaf in leaves)
     # Of the differences over the largest, since squares of tiny and huge numbers would leave float32.
@@ -178,12 +274,13 @@ def _quantized(state: _State, weights: Weights, step_in_rms: float) -> Reference
     scale = jnp.where(largest > 0, largest, 1)
     squares = sum(jnp.sum(jnp.square((leaf / scale).astype(jnp.float32))) for leaf in leaves)
     rms = scale * jnp.sqrt(squares / max(size, 1))
-    step = _on_ladder(jnp.maximum(step_in_rms * rms, _SMALLEST_STEP))
+    wanted = step_in_rms(state.number) if callable(step_in_rms) else step_in_rms
+    step = _on_ladder(jnp.maximum(wanted * rms, _SMALLEST_STEP))
     # No entry is above sqrt(size) root mean squares, and the ladder rounds down by a quarter of an octave at most.
-    bound = 2**0.5 * size**0.5 / step_in_rms
+    bound = math.inf if callable(step_in_rms) else 2**0.5 * size**0.5 / step_in_rms
     dtype = jnp.int16 if bound < _LARGEST_CODE else jnp.int32
     codes = jax.tree.map(lambda d: jnp.round(d / step.astype(d.dtype)).astype(dtype), difference)
-    return ReferenceMessage(codes, step, jnp.asarray(state.fingerprint), jnp.asarray(state.number), jnp.int32(-1))
+    return ReferenceMessage(codes, step, print_, jnp.asarray(state.number), jnp.int32(-1))
 
 
 def _on_ladder(step: Any) -> Any:
@@ -196,6 +293,16 @@ def _rebuilt(reference: Weights, codes: Any, step: Any) -> Weights:
     return jax.tree.map(
         lambda r, q: (r.astype(_wide(r)) + q.astype(_wide(r)) * step.astype(_wide(r))).astype(r.dtype), reference, codes
     )
+
+
+def _difference(reference: Weights, fingerprint: Any, weights: Weights) -> ReferenceDifference:
+    difference = jax.tree.map(lambda w, r: w.astype(_wide(w)) - r.astype(_wide(w)), weights, reference)
+    return ReferenceDifference(difference, jnp.asarray(fingerprint))
+
+
+def _added(reference: Weights, difference: Any) -> Weights:
+    added: Weights = jax.tree.map(lambda r, d: (r.astype(d.dtype) + d).astype(r.dtype), reference, difference)
+    return added
 
 
 def _wide(array: Any) -> Any:

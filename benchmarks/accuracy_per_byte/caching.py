@@ -65,6 +65,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a data file, such as femnist_digits.npz")
     parser.add_argument("--rounds", type=int, default=100)
     arguments = parser.parse_args()
+    if not arguments.data.exists():
+        parser.error(f"--data must be a data file, but there is no {arguments.data}")
+    if arguments.rounds <= FIRST_ROUND:
+        parser.error(f"--rounds must be above {FIRST_ROUND}, from which on is measured, got {arguments.rounds}")
     by_gap, fresh, size = measure(arguments.data, arguments.rounds)
     whole = statistics.median(fresh)
     rows = [("never, or too long ago", f"{whole:,.0f}", f"{8 * whole / size:.3f}", f"{4 * size / whole:.0f}x", "")]

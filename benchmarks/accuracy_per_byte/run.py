@@ -5,9 +5,10 @@
 
 Each training is a process of its own on one core, `--jobs` of them at a time, and writes one CSV file in results/runs
 when it is done; a file that is there already, of as many rounds, is not made again, so a run that was stopped goes on.
+After a change to a method or a task, train it `--again`.
 All methods of a seed have the same initial model, clients, batches and order. Bytes are lengths of real messages,
-everything included: weights, metrics, framing. Accuracy is of the model that clients would train from next, on all test
-examples, every ten rounds.
+everything included: weights, metrics, framing. Accuracy is of the model that clients would train from next, where that
+is known, else of the server's (`LearningProcess.broadcast_weights`), on all test examples, every ten rounds.
 
 Writes results/accuracy_per_byte.md and .json, and a plot for each task, results/pareto_TASK.png.
 """
@@ -127,17 +128,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, help="instead of each task's own")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    parser.add_argument("--again", action="store_true", help="also what is there already")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
     parser.add_argument("--only", nargs=3, metavar=("TASK", "METHOD", "SEED"), help="one training, in this process")
     chosen = parser.parse_args(arguments)
     if not chosen.data.exists():
         parser.error(f"--data must be a data file, but there is no {chosen.data}")
+    if chosen.rounds is not None and chosen.rounds < EVALUATE_EVERY:
+        parser.error(f"--rounds must be at least {EVALUATE_EVERY}, the first that is evaluated, got {chosen.rounds}")
+    if chosen.jobs < 1:
+        parser.error(f"--jobs must be at least 1, got {chosen.jobs}")
     if chosen.only:
         task, method, seed = chosen.only
         train_here(Run(task, method, int(seed), chosen.rounds), chosen.data, chosen.results)
         return
     runs = [Run(t, m, s, chosen.rounds) for t in chosen.tasks for s in chosen.seeds for m in chosen.methods]
-    missing = [] if chosen.report_only else [run for run in runs if not is_done(run, chosen.results)]
+    missing = [] if chosen.report_only else [run for run in runs if chosen.again or not is_done(run, chosen.results)]
     print(f"{len(runs)} trainings, {len(missing)} to do", flush=True)
     with ThreadPoolExecutor(chosen.jobs) as pool:
         succeeded = list(pool.map(lambda run: train_elsewhere(run, chosen), missing))

@@ -57,7 +57,19 @@ def _clipped_sgd(rate: float) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(rate))
 
 
+def _decaying_sgd(rounds: int) -> Callable[[], optax.GradientTransformation]:
+    return lambda: optax.sgd(optax.cosine_decay_schedule(1.0, rounds))
+
+
 CNN = Task("tutorial's CNN", _digits, learning.models.fedavg_cnn)
+TEXT = Task(
+    "character LSTM, Python's own sources",
+    _python_sources,
+    learning.models.character_lstm,
+    rounds=200,
+    optimizer=lambda: _clipped_sgd(10.0),
+    batch_size=8,
+)
 
 TASKS: dict[str, Task] = {
     "cnn": CNN,
@@ -78,12 +90,10 @@ TASKS: dict[str, Task] = {
         optimizer=lambda: _clipped_sgd(0.3),
         rounds=200,
     ),
-    "text": Task(
-        "character LSTM, Python's own sources",
-        _python_sources,
-        learning.models.character_lstm,
-        rounds=200,
-        optimizer=lambda: _clipped_sgd(10.0),
-        batch_size=8,
+    "text": TEXT,
+    "text_decay": dataclasses.replace(
+        TEXT,
+        label="character LSTM, the server's rate falling to zero over 200 rounds (cosine)",
+        server=_decaying_sgd(TEXT.rounds),
     ),
 }

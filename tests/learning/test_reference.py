@@ -1,5 +1,8 @@
 """The model travels as its difference from what clients hold."""
 
+import hashlib
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,8 @@ import optax
 import pytest
 
 from laconic import codecs, engines, learning
-from laconic.errors import ArgumentError, ArgumentTypeError, DecodeError
+from laconic.errors import ArgumentError, ArgumentTypeError, DecodeError, NonFiniteError
+from laconic.federated import at_clients, at_server, federated_computation
 from laconic.learning import _reference
 
 BATCH = 4
@@ -81,12 +85,13 @@ def test_trains_like_fp32_with_a_fine_step(model, clients):
 
 
 def test_learns_with_a_coarse_step(model, clients):
-    """With two root mean squares a step, the loss falls and accuracy rises as they should."""
+    """With two root mean squares a step, accuracy rises as it should, for few bytes even in a tiny model."""
     process = process_of(model, step_in_rms=2.0)
     states, results = rounds(process, clients, 40)
     assert results[-1].metrics["accuracy"] > 0.8 > results[0].metrics["accuracy"] + 0.1
     down = [result.traffic.broadcast_bytes for result in results]
-    assert max(down) < 32 / 4 * flat(states[0].weights).size * len(clients)
+    headers = down[0]  # of a round without a difference
+    assert max(down) - headers < 4 * flat(states[0].weights).size * len(clients) / 8
 
 
 def test_any_number_of_workers_gives_the_same_bits(model, clients):
@@ -119,6 +124,14 @@ def test_a_client_refuses_another_reference(model):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b + np.float32(0.5)), rebuilt, weights)
     with pytest.raises(DecodeError, match="for the reference [0-9a-f]{16}, but this client holds"):
         learning.HeldReference(other).rebuild(message)
+
+
+def test_fingerprint_as_specified():
+    """It is the first eight bytes of a hash over names, shapes, dtypes and numbers, as docs/wire-format.md says."""
+    weights = {"b": np.arange(3, dtype=np.float32), "a": {"k": np.ones((2, 1), np.float32)}}
+    hashed = b"a/k\0002,1\0float32\0" + np.ones(2, "<f4").tobytes()
+    hashed += b"b\0003\0float32\0" + np.arange(3, dtype="<f4").tobytes()
+    assert learning.fingerprint(weights).astype("<u4").tobytes() == hashlib.sha256(hashed).digest()[:8]
 
 
 def test_fingerprint():
@@ -170,25 +183,29 @@ def test_step_by_a_schedule(model, clients):
 
 @pytest.mark.parametrize("nmse", [0.01, 0.3])
 def test_codec_that_promises_an_error(wide_model, clients, nmse):
-    """The difference travels through it, so that clients receive the model with this error, drawn anew each round."""
+    """What clients receive has this error, drawn anew each round, for fewer bytes; the server's model is the one."""
     process = process_of(wide_model, codec=codecs.auto(nmse=nmse))
     states, results = rounds(process, clients, 3)
-    assert results[0].traffic.broadcast_bytes < 60 * len(clients)
-    held = learning.HeldReference(states[0].weights)
-    difference = flat(states[-1].weights) - flat(states[0].weights)
+    down = [result.traffic.broadcast_bytes for result in results]
+    weights = states[-1].weights
+    assert down[0] < 60 * len(clients)
+    assert max(down) < 4 * flat(weights).size * len(clients) / 4
+    jax.tree.map(np.testing.assert_array_equal, process.broadcast_weights(states[-1]), weights)
+
+    distributor = learning.reference_broadcast(codec=codecs.auto(nmse=nmse))
+    state = states[-1].distributor
+
+    @federated_computation(at_server(state), at_server(weights), at_clients(jnp.float32))
+    def received(state, weights, who):
+        return distributor.next(state, weights)[1]
+
+    difference = flat(weights) - flat(states[0].weights)
     errors = []
     for seed in range(30):
-        sent = _reference._difference(states[-1].distributor.reference, held_print(states), states[-1].weights)
-        blob = codecs.encode(sent.difference, codecs.auto(nmse=nmse), seed=seed)
-        received = held.rebuild(sent._replace(difference=codecs.decode(blob)))
-        errors.append(np.mean((flat(received) - flat(states[-1].weights)) ** 2) / np.mean(difference**2))
+        (at_client,) = received.run(state, weights, [np.float32(0)], key=seed).result
+        errors.append(np.mean((flat(at_client) - flat(weights)) ** 2) / np.mean(difference**2))
     np.testing.assert_allclose(np.mean(errors), nmse, rtol=0.1)
-    jax.tree.map(np.testing.assert_array_equal, process.broadcast_weights(states[-1]), states[-1].weights)
-
-
-def held_print(states):
-    """The fingerprint of the initial model."""
-    return states[0].distributor.fingerprint
+    assert len(set(errors)) > 20
 
 
 def test_codec_for_each_tensor(model, clients):
@@ -219,6 +236,86 @@ def test_a_client_refuses_a_difference_from_another_reference(model):
     np.testing.assert_allclose(flat(rebuilt), flat(other), atol=1e-6)
     with pytest.raises(DecodeError, match="for the reference [0-9a-f]{16}, but this client holds"):
         learning.HeldReference(other).rebuild(message)
+
+
+@pytest.mark.parametrize("step_in_rms", [1e-12, 1e-6])
+def test_steps_are_not_finer_than_floats(step_in_rms):
+    """However fine a step is asked for, what is received is as near as float32 allows, and not a saturated code."""
+    distributor = learning.reference_broadcast(step_in_rms=step_in_rms)
+    reference = {"w": np.zeros((64, 64), np.float32)}
+    weights = {"w": np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)}
+    received = distributor.received(distributor.initialize(reference), weights)
+    np.testing.assert_allclose(received["w"], weights["w"], atol=4 * max(step_in_rms, 2.0**-22))
+
+
+def test_a_schedule_that_ends_at_zero_is_refused(model, clients):
+    """Rather than send a model that is none."""
+    process = process_of(model, step_in_rms=optax.linear_schedule(1.0, 0.0, transition_steps=2))
+    with pytest.raises(NonFiniteError, match="step"):
+        rounds(process, clients, 3)
+
+
+def test_a_model_of_one_array():
+    """It travels through the codec, too."""
+    distributor = learning.reference_broadcast(codec=codecs.dithered(step_in_rms=0.5))
+    state = distributor.initialize(np.zeros(50_000, np.float32))
+    weights = np.random.default_rng(0).normal(size=50_000).astype(np.float32)
+
+    @federated_computation(at_server(state), at_server(weights), at_clients(jnp.float32))
+    def received(state, weights, who):
+        return distributor.next(state, weights)[1]
+
+    run = received.run(state, weights, [np.float32(0)], key=0)
+    assert np.abs(run.result[0] - weights).max() < 0.3
+    assert run.traffic.broadcast_bytes < weights.nbytes / 8
+
+
+def test_references_that_are_no_reference():
+    """Models that do not fit, hold NaN, or hold nothing are refused in one sentence."""
+    weights = {"w": np.ones((3, 4), np.float32)}
+    for reference, message in (
+        ({"w": np.full((3, 4), np.nan, np.float32)}, "reference must be finite"),
+        ({"w": np.ones((4, 3), np.float32)}, "reference must be .*, like the model"),
+        ({"v": np.ones((3, 4), np.float32)}, "reference must be .*, like the model"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            learning.reference_broadcast(reference=reference).initialize(weights)
+    with pytest.raises(ArgumentError, match="at least one tensor, got none"):
+        learning.reference_broadcast().initialize({})
+
+
+def test_a_reference_of_float64(model):
+    """NumPy's default is the same reference at both ends: what JAX makes of it."""
+    reference = {"w": np.linspace(0, 1, 12).reshape(3, 4)}
+    state = learning.reference_broadcast(reference=reference).initialize({"w": np.ones((3, 4), np.float32)})
+    message = _reference._difference(state.reference, state.fingerprint, state.reference)
+    rebuilt = learning.HeldReference(reference).rebuild(message)
+    np.testing.assert_array_equal(rebuilt["w"], reference["w"].astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+@pytest.mark.parametrize(
+    ("then", "now"), [(1.0, 1.0), (1.0, 0.70703125), (3e-5, 1.0), (1.0, 2.0**-19), (1.0, 2.0**-60)]
+)
+def test_predicted_codes(dtype, then, now):
+    """Codes at another step, to the nearest; exactly themselves at the same; zero where they would leave 32 bits."""
+    then, now = (np.float32(jnp.asarray(each, jnp.bfloat16)) for each in (then, now))
+    most = 2**15 - 1 if dtype == np.int16 else 2**22
+    codes = np.array([0, 1, -1, 2, -3, 100, -1000, most, -most], dtype)
+    earlier = learning.ReferenceMessage({"w": codes}, then, np.zeros(2, np.uint32), np.int32(0), np.int32(-1))
+    predicted = np.asarray(_reference.predicted_codes(earlier, now)["w"])
+    assert predicted.dtype == dtype
+    exact = np.floor(codes.astype(object) * Fraction(float(then)) / Fraction(float(now)) + Fraction(1, 2))
+    expected = np.array([int(each) for each in exact], object)
+    for found, wanted, code in zip(predicted, expected, codes, strict=True):
+        wrapped = (int(wanted) + 2**31) % 2**32 - 2**31
+        as_dtype = np.array([wrapped]).astype(dtype)[0]
+        if then == now:
+            assert found == code
+        elif max(abs(code), abs(wanted)) < 2**20 and abs(np.log2(then / now)) < 19:
+            assert found == as_dtype
+        else:
+            assert found in (as_dtype, 0)
 
 
 def test_rejects():
@@ -289,6 +386,9 @@ def test_cached_clients(wide_model, clients):
     assert all(own[1] < own[0] for own in down[3].values())
     assert down[5][first[0]][1] == down[5][first[0]][0]  # the last time is more than three rounds ago
     assert all(down[5][name][1] < down[5][name][0] for name in others)
+    forgetful = caching.without_memories(states[1], first)
+    assert set(forgetful.caches["held"]) == set(others)
+    assert not caching.without_memories(states[1]).caches
     held = states[1].caches
     assert set(held["held"]) == set(everybody)
     assert set(held["broadcasts"]) == {"5"}

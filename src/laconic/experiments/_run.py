@@ -63,7 +63,8 @@ def run(
       clients_per_round: how many different clients take part in each.
       seed: who takes part, and, where there is no state, the initial weights and all that is random in training.
       evaluate: from the model's weights to metrics by name, such as `central_evaluation` gives. The weights are those
-        that clients would train from next (`LearningProcess.broadcast_weights`).
+        that clients would train from next, where these are known, else the server's
+        (`LearningProcess.broadcast_weights`).
       evaluate_every: how many rounds from evaluation to evaluation, counted from round 0; the last round is always
         evaluated.
       evaluate_initial: whether to evaluate before the first round, too; the result is `history.initial`.

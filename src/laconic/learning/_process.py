@@ -200,6 +200,8 @@ class LearningProcess:
             old = [name for name, own in state.memories.items() if own["round_number"] < state.round_number - 100]
             state = process.without_memories(state, old)
 
+        What they have cached of earlier broadcasts is gone, too.
+
         Args:
           state: it is not changed.
           client_ids: who forgets; None is all clients. Then an aggregator whose own state goes with their memories
@@ -211,14 +213,18 @@ class LearningProcess:
         is_joint = self._aggregator.memories_are_joint(state.weights)
         if client_ids is None:
             aggregator = self._aggregator.initialize(state.weights) if is_joint else state.aggregator
-            return state._replace(memories={}, aggregator=aggregator)
+            return state._replace(memories={}, caches={}, aggregator=aggregator)
         if is_joint:
             raise ArgumentError(
                 "the aggregator's state holds the sum of what all clients remember, so that they can only forget "
                 "together; leave client_ids out"
             )
         dropped = set(client_ids)
-        return state._replace(memories={name: own for name, own in state.memories.items() if name not in dropped})
+        memories = {name: own for name, own in state.memories.items() if name not in dropped}
+        caches = dict(state.caches)
+        if caches:
+            caches["held"] = {name: number for name, number in caches["held"].items() if name not in dropped}
+        return state._replace(memories=memories, caches=caches)
 
     def _cached(self, state: LearningState) -> tuple[dict[str, int], dict[int, Any]]:
         """Which rounds' broadcasts clients still hold, and these."""

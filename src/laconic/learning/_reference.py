@@ -25,7 +25,7 @@ from laconic.codecs import (
 from laconic.errors import ArgumentError, ArgumentTypeError, DecodeError
 from laconic.federated import Value, federated_broadcast, federated_held, federated_map, member_type
 from laconic.learning._model import Weights
-from laconic.learning._parts import Distributor
+from laconic.learning._parts import Distributor, all_finite
 
 STEP_IN_RMS = 2.5
 
@@ -33,6 +33,9 @@ _STEPS_PER_OCTAVE = 2
 _MATRIX = 2**12  # entries, from which a tensor is coded by its rows and columns
 _LARGEST_CODE = 2**15 - 1
 _SMALLEST_STEP = 2.0**-100
+_MOST_STEPS = 2**22  # in the largest difference, which float32 can still tell from its neighbours
+_LARGEST_PRODUCT = 2**29  # of which the double and some more fit 32 bits
+_MOST_OCTAVES = 20  # by which steps may differ for an earlier message to be of use
 
 
 class ReferenceMessage(NamedTuple):
@@ -95,7 +98,8 @@ def reference_broadcast(
 
     With `codec`, d travels through that instead: one that promises an error or a rate (`codecs.auto(nmse=0.05)`,
     `codecs.auto(bits_per_parameter=1)`), a step for each tensor (`codecs.dithered(step_in_rms=1)`, which is not
-    concatenated), any other. The server's own model is then the one to use, since errors are drawn anew in each round.
+    concatenated), any other. The server's own model is then the one that `broadcast_weights` gives: with codecs that
+    draw their errors anew in each round, it is the better one.
 
     Rate: found by the coder, `codecs.RowColumn` for large tensors, one stream for all small ones; 0.46 bits per
     parameter for the tutorial's model with the default step. Error: at most half a step in each entry.
@@ -104,16 +108,17 @@ def reference_broadcast(
 
     Args:
       step_in_rms: the step over the root mean square of the difference; or a schedule, a function that JAX can trace
-        from the broadcast's number, int32 and 0 for the first, to that (any of optax's). None is 2.5.
+        from the broadcast's number, int32 and 0 for the first, to that (any of optax's); it must stay above zero, or
+        the round is refused. A step is not finer than 2**-22 of the largest difference. None is 2.5.
       codec: instead of the grid: a codec, or a function that is called once for each model tensor's spec and gives its
         codec.
       reference: None is the model before the first round; else weights that clients hold.
       cached_rounds: for how many rounds clients keep codes; 0 is not at all.
 
     Raises:
-      ArgumentError: if the step is not above zero, the reference does not fit, `cached_rounds` is negative, or `codec`
-        is given beside a step or `cached_rounds`.
-      ArgumentTypeError: if an argument is of the wrong kind.
+      ArgumentError: if the step is not above zero, `cached_rounds` is negative, or `codec` is given beside a step or
+        `cached_rounds`; from `initialize`, if the reference is not like the model, or not finite.
+      ArgumentTypeError: if an argument is of the wrong kind; from `initialize`, if the model is not of floats.
     """
     if isinstance(cached_rounds, bool) or not isinstance(cached_rounds, int):
         raise ArgumentTypeError(f"cached_rounds must be a whole number, got {cached_rounds!r}")
@@ -145,12 +150,21 @@ def _checked_step(step_in_rms: Any) -> float | Callable[[Any], Any]:
 
 def _initializer(reference: Weights | None, codec: CodecFor | None) -> Callable[[Weights], _State]:
     def initialize(weights: Weights) -> _State:
-        for leaf in jax.tree.leaves(weights):
+        leaves = jax.tree.leaves(member_type(weights).structs)
+        if not leaves:
+            raise ArgumentError("reference_broadcast takes models with at least one tensor, got none")
+        for leaf in leaves:
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise ArgumentTypeError(f"reference_broadcast takes models of floats only, got a {leaf.dtype} tensor")
-        held = weights if reference is None else jax.tree.map(jnp.asarray, reference)
+        if reference is not None and member_type(reference).structure != member_type(weights).structure:
+            raise ArgumentError(
+                f"reference must be {member_type(weights)}, like the model, got {member_type(reference)}"
+            )
+        held = jax.tree.map(jnp.asarray, weights if reference is None else reference)
         if member_type(held) != member_type(weights):
             raise ArgumentError(f"reference must be {member_type(weights)}, like the model, got {member_type(held)}")
+        if not all_finite(held):
+            raise ArgumentError("reference must be finite, got NaN or infinity; look at where its weights come from")
         own = fingerprint(held)
         if codec is None:
             return _State(held, own, np.int32(0), ())
@@ -195,12 +209,12 @@ def _of_difference(codec: CodecFor) -> CodecFor:
     """The codec for the difference's tensors, by their names in the model; the fingerprint as it is."""
     if not (isinstance(codec, Codec) or callable(codec)):
         return ReferenceDifference(codec, identity())
-    prefix = "difference/"
 
     def choose(spec: TensorSpec) -> Codec:
-        if not spec.name.startswith(prefix):
+        if spec.name == "fingerprint":
             return identity()
-        return codec if isinstance(codec, Codec) else codec(dataclasses.replace(spec, name=spec.name[len(prefix) :]))
+        own = spec.name.removeprefix("difference").removeprefix("/")
+        return codec if isinstance(codec, Codec) else codec(dataclasses.replace(spec, name=own))
 
     return choose
 
@@ -213,8 +227,9 @@ class HeldReference:
     """
 
     def __init__(self, weights: Weights):
-        self._weights = weights
-        self._fingerprint = fingerprint(weights)
+        # As the server holds it: JAX has no float64, unless it is told to.
+        self._weights = jax.tree.map(jnp.asarray, weights)
+        self._fingerprint = fingerprint(self._weights)
         self._last: ReferenceMessage | None = None
 
     def rebuild(self, message: ReferenceMessage | ReferenceDifference) -> Weights:
@@ -245,9 +260,31 @@ class HeldReference:
 
 
 def predicted_codes(earlier: ReferenceMessage, step: Any) -> Any:
-    """What the codes of an earlier message would be at another step: themselves, if it is the same."""
-    ratio = earlier.step / step
-    return jax.tree.map(lambda q: jnp.round(q.astype(jnp.float32) * ratio).astype(q.dtype), earlier.codes)
+    """What the codes of an earlier message would be at another step, about: themselves, if it is the same.
+
+    Steps have eight significant bits, so that integers tell it, which are the same on all machines. Zero where that
+    would leave 32 bits.
+    """
+    (now, now_exponent), (then, then_exponent) = (_significand(each) for each in (step, earlier.step))
+    octaves = then_exponent - now_exponent
+    above = then << jnp.clip(octaves, 0, _MOST_OCTAVES)
+    below = now << jnp.clip(-octaves, 0, _MOST_OCTAVES)
+
+    def predicted(codes: Any) -> Any:
+        wide = codes.astype(jnp.int32)
+        fits = (jnp.abs(octaves) <= _MOST_OCTAVES) & (jnp.abs(wide) <= _LARGEST_PRODUCT // above)
+        there = jnp.where(fits, wide, 0) * above
+        # Of the narrower integers, what wraps around here wraps back when codes are added.
+        rescaled = ((2 * there + below) // (2 * below)).astype(codes.dtype)
+        return jnp.where(earlier.step == step, codes, rescaled)
+
+    return jax.tree.map(predicted, earlier.codes)
+
+
+def _significand(step: Any) -> tuple[Any, Any]:
+    """Integers m and e of a step m 2**e, with m of eight bits."""
+    fraction, exponent = jnp.frexp(jnp.asarray(step))
+    return (fraction * 2**8).astype(jnp.int32), exponent - 8
 
 
 def _since(message: ReferenceMessage, earlier: ReferenceMessage) -> ReferenceMessage:
@@ -257,10 +294,14 @@ def _since(message: ReferenceMessage, earlier: ReferenceMessage) -> ReferenceMes
 
 
 def fingerprint(weights: Weights) -> np.ndarray:
-    """Eight bytes of the SHA-256 of a model's tensors, their names, shapes and dtypes, as uint32[2]."""
-    digest = hashlib.sha256(str(member_type(weights)).encode())
-    for leaf in jax.tree.leaves(weights):
+    """Eight bytes of the SHA-256 of a model's tensors, their names, shapes and dtypes, as uint32[2].
+
+    Specified in docs/wire-format.md, since both ends compute it.
+    """
+    digest = hashlib.sha256()
+    for spec, leaf in zip(bind(identity(), weights).specs, jax.tree.leaves(weights), strict=True):
         array = np.ascontiguousarray(leaf)
+        digest.update("\0".join((spec.name, ",".join(map(str, spec.shape)), spec.dtype.name, "")).encode())
         digest.update(array.astype(array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
     return np.frombuffer(digest.digest()[:8], "<u4").astype(np.uint32)
 
@@ -275,7 +316,9 @@ def _quantized(state: _State, weights: Weights, step_in_rms: float | Callable[[A
     squares = sum(jnp.sum(jnp.square((leaf / scale).astype(jnp.float32))) for leaf in leaves)
     rms = scale * jnp.sqrt(squares / max(size, 1))
     wanted = step_in_rms(state.number) if callable(step_in_rms) else step_in_rms
-    step = _on_ladder(jnp.maximum(wanted * rms, _SMALLEST_STEP))
+    finest = jnp.maximum(largest / _MOST_STEPS, _SMALLEST_STEP)
+    # NaN does not travel: the encoder refuses it.
+    step = _on_ladder(jnp.where(wanted > 0, jnp.maximum(wanted * rms, finest), jnp.nan))
     # No entry is above sqrt(size) root mean squares, and the ladder rounds down by a quarter of an octave at most.
     bound = math.inf if callable(step_in_rms) else 2**0.5 * size**0.5 / step_in_rms
     dtype = jnp.int16 if bound < _LARGEST_CODE else jnp.int32

@@ -6,6 +6,7 @@ Clients keep nothing between rounds with any of them.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -82,8 +83,8 @@ def balanced() -> Compression:
     docs/accuracy-per-byte.md has what it costs each of several models. Where that is too much, `careful` is finer.
     """
 
-    def grids(size: int) -> Compression:
-        return _grids(down=STEP_IN_RMS, up=56.0) if size >= _LARGE else _dithered_grids(down=2.0, up=12.0)
+    def grids(is_large: bool) -> Compression:
+        return _grids(down=STEP_IN_RMS, up=56.0) if is_large else _dithered_grids(down=2.0, up=12.0)
 
     return _by_size("balanced", grids)
 
@@ -109,11 +110,12 @@ def _dithered_grids(*, down: float, up: float) -> Compression:
     )
 
 
-def _by_size(name: str, choose: Callable[[int], Compression]) -> Compression:
-    """What is chosen by the number of the model's weights, which is known only with the model."""
+def _by_size(name: str, choose: Callable[[bool], Compression]) -> Compression:
+    """What is chosen by whether the model is large, which is known only with the model."""
+    chosen = functools.cache(choose)  # each once, since what they compile is kept with them
 
     def of(tree: Any) -> Compression:
-        return choose(sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)))
+        return chosen(sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) >= _LARGE)
 
     def of_value(value: Value) -> Compression:
         return of(value.type.member.structs)

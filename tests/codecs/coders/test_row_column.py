@@ -49,6 +49,15 @@ def test_large_matrices(dtype):
     assert assert_round_trip(RowColumn(), matrix)[0] == (info.bits < 64)  # wider ones are coded without contexts
 
 
+@pytest.mark.parametrize("columns", [5, 25])
+def test_sees_all_columns_of_tall_matrices(columns):
+    """The estimate of what contexts save looks at every column, also where there are few and many rows."""
+    scales = np.array([40, *[0.3] * (columns - 1)])
+    matrix = np.rint(np.random.default_rng(0).standard_normal((2**17, columns)) * scales).astype(np.int32)
+    plain = len(EntropyCoder().encode(matrix))
+    assert len(assert_round_trip(RowColumn(), matrix)) < 0.97 * plain
+
+
 def test_saves_what_scales_tell():
     """Entries take what they would if each one's expected magnitude were known, but for a few percent."""
     matrix = scaled(1000, 500, 4, step=0.05)

@@ -1,6 +1,7 @@
 """Integers of matrices whose rows and columns differ in scale."""
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,7 +49,7 @@ class RowColumn(AnyIntegers):
             magnitudes = _magnitudes(array.reshape(-1, array.shape[-1]))
             levels = _levels(magnitudes.sum(axis=1, dtype=np.int64)), _levels(magnitudes.sum(axis=0, dtype=np.int64))
             groups = _groups(*levels)
-            if has_magnitude(array) and _pays(magnitudes.reshape(-1), groups, sum(each.size for each in levels)):
+            if has_magnitude(array) and _pays(magnitudes, groups, sum(each.size for each in levels)):
                 coded = [_ENTROPY.encode(each) for each in levels]
                 sizes = [_wire.varint(len(each)) for each in coded]
                 return b"".join((_GROUPED, sizes[0], coded[0], sizes[1], coded[1], _RANS.encode(array, groups)))
@@ -93,9 +94,10 @@ def _groups(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 def _pays(magnitudes: np.ndarray, groups: np.ndarray, num_levels: int) -> bool:
     """Whether contexts save more than their levels take, about: classes of magnitudes stand for the integers."""
-    # An odd stride meets all columns of a matrix whose number of columns is a power of two, as it often is.
-    stride = magnitudes.size // _SAMPLE | 1
-    classes = np.minimum(magnitudes[::stride], _CLASSES - 1).astype(np.uint16)
+    stride = max(1, magnitudes.size // _SAMPLE)
+    while math.gcd(stride, magnitudes.shape[1]) > 1:  # or it would not meet all columns
+        stride += 1
+    classes = np.minimum(magnitudes.reshape(-1)[::stride], _CLASSES - 1).astype(np.uint16)
     pairs = groups[::stride] * np.uint16(_CLASSES) + classes
     joint = np.bincount(pairs, minlength=(_GROUPS + 1) * _CLASSES).reshape(-1, _CLASSES)
     saved = information(joint.sum(axis=0)) - sum(information(counts) for counts in joint)

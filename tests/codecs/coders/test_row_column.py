@@ -76,6 +76,63 @@ def test_takes_no_groups_where_they_save_nothing():
     assert coded == b"\0" + EntropyCoder().encode(matrix)
 
 
+def sparse(dtype=np.int16, shape=(500, 300)):
+    """Of each scale a few rows and columns, so that most entries are zero."""
+    matrix = scaled(*shape, 4, step=0.7).astype(dtype)
+    matrix[7], matrix[:, 9] = 0, 0
+    return matrix
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.uint16])
+def test_sparse_matrices(dtype):
+    """Where most entries are zero their runs are coded, within a few percent of what scales let expect."""
+    matrix = np.abs(sparse(np.int32)).astype(dtype) if np.dtype(dtype).kind == "u" else sparse(dtype)
+    assert 0.02 < np.mean(matrix != 0) < 1 / 8
+    coded = assert_round_trip(RowColumn(), matrix)
+    assert coded[0] == 2
+    assert len(coded) < 0.9 * len(EntropyCoder().encode(matrix))
+    shaped = assert_round_trip(RowColumn(), matrix.reshape(50, 10, 300))
+    assert shaped == coded
+
+
+def test_sparse_matrices_take_what_scales_let_expect():
+    """The runs of zeros cost no more than coding each entry in its context would."""
+    generator = np.random.default_rng(1)
+    rows, columns = generator.uniform(-4, 0, (1000, 1)), generator.uniform(-4, 0, 500)
+    matrix = np.rint(generator.standard_normal((1000, 500)) * 2 ** (rows + columns)).astype(np.int32)
+    known = entropy_bytes(matrix.reshape(-1), np.floor(4 * (rows + columns) + 32).astype(np.uint8).reshape(-1))
+    coded = assert_round_trip(RowColumn(), matrix)
+    assert coded[0] == 2
+    assert len(coded) <= 1.04 * known + 1000  # and the levels
+
+
+@pytest.mark.parametrize("extreme", [-1, 1])
+def test_sparse_matrices_of_wide_integers(extreme):
+    """The ends of the dtype are integers like others."""
+    matrix = sparse(np.int16)
+    matrix[3, 4] = np.iinfo(np.int16).max if extreme > 0 else np.iinfo(np.int16).min
+    assert assert_round_trip(RowColumn(), matrix)[0] == 2
+
+
+def test_runs_that_are_too_long_are_refused():
+    """Counts above a group's size, and matrices that have no room for runs."""
+    coded = bytes(RowColumn().encode(sparse()))
+    for shape in ((500, 299), (499, 300), (300, 500), (150000, 1), (1, 150000)):
+        with pytest.raises(DecodeError):
+            RowColumn().decode(memoryview(coded), TensorSpec("", shape, np.dtype(np.int16)))
+
+
+@many_examples
+@hypothesis.given(data=st.data())
+def test_decoding_of_runs_is_total(data):
+    """Damaged bytes give an array or a DecodeError."""
+    matrix = sparse(np.int16, (100, 80))
+    coded = bytes(RowColumn().encode(matrix))
+    assert coded[0] == 2
+    shape = data.draw(st.sampled_from([(100, 80), (80, 100), (8000,), (1000, 80), (100, 81), (2, 80)]))
+    assert_total(RowColumn(), data.draw(damaged(coded)), TensorSpec("", shape, matrix.dtype))
+
+
 def test_zero_rows_take_nothing():
     """Of rows of zeros only their level travels."""
     matrix = scaled(400, 100, 2, step=0.1)
@@ -96,8 +153,8 @@ def test_decoding_is_total(data):
 
 def test_rejects():
     """Other modes, a group for a scalar, floats, and bytes too many."""
-    with pytest.raises(DecodeError, match="cannot begin with 2"):
-        RowColumn().decode(memoryview(b"\2"), TensorSpec("", (2, 2), np.dtype(np.int8)))
+    with pytest.raises(DecodeError, match="cannot begin with 3"):
+        RowColumn().decode(memoryview(b"\3"), TensorSpec("", (2, 2), np.dtype(np.int8)))
     with pytest.raises(DecodeError, match="cannot begin with 1"):
         RowColumn().decode(memoryview(b"\1"), TensorSpec("", (), np.dtype(np.int8)))
     coded = bytes(RowColumn().encode(scaled(70, 70, 3, step=0.05)))

@@ -9,6 +9,7 @@ import numpy as np
 from laconic.codecs import _wire
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
+from laconic.codecs.coders import _grouped_runs
 from laconic.codecs.coders._alphabets import has_magnitude
 from laconic.codecs.coders._entropy_coder import EntropyCoder
 from laconic.codecs.coders._histograms import BIT, information, log2
@@ -23,7 +24,9 @@ _FEWEST = 2**12  # entries for which it may pay
 _CLASSES = 8  # of magnitudes, by which the saving is estimated
 _SAMPLE = 2**17  # entries that the estimate looks at, about
 _ENTROPY, _RANS = EntropyCoder(), RANS()
-_PLAIN, _GROUPED = b"\0", b"\1"
+_PLAIN, _GROUPED, _GROUPED_RUNS = b"\0", b"\1", b"\2"
+_MOSTLY = 7 / 8  # zeros among the entries, from which runs are faster to code than entries
+_FEWEST_COLUMNS = 64  # and columns, so that what is known of each row takes no more than its entries
 
 
 @register
@@ -33,7 +36,8 @@ class RowColumn(AnyIntegers):
 
     The matrix has the tensor's last axis as columns. The sums of magnitudes of each row and column travel, in half
     octaves. Their product is what to expect of an entry's magnitude: the half octave in which it lies is the entry's
-    context for `RANS`. Rows and columns of zeros take nothing more. Of a trained layer, where inputs and units differ
+    context for `RANS`; where most entries are zero, the runs of zeros in each of these groups are coded instead. Rows
+    and columns of zeros take nothing more. Of a trained layer, where inputs and units differ
     widely in scale, this saves a tenth to a quarter of the bytes; where it would save nothing, `EntropyCoder` codes all
     entries alike. Takes all integers.
     """
@@ -51,8 +55,10 @@ class RowColumn(AnyIntegers):
             groups = _groups(*levels)
             if has_magnitude(array) and _pays(magnitudes, groups, sum(each.size for each in levels)):
                 coded = [_ENTROPY.encode(each) for each in levels]
-                sizes = [_wire.varint(len(each)) for each in coded]
-                return b"".join((_GROUPED, sizes[0], coded[0], sizes[1], coded[1], _RANS.encode(array, groups)))
+                head = b"".join(part for each in coded for part in (_wire.varint(len(each)), each))
+                if _allows_runs(array.size, *levels) and np.count_nonzero(array) < (1 - _MOSTLY) * array.size:
+                    return b"".join((_GROUPED_RUNS, head, *_grouped_runs.encode(array.reshape(-1), _grid(*levels))))
+                return b"".join((_GROUPED, head, _RANS.encode(array, groups)))
         return _PLAIN + _ENTROPY.encode(array)
 
     def decode(self, data: memoryview, spec: TensorSpec, contexts: np.ndarray | None = None) -> np.ndarray:
@@ -63,10 +69,14 @@ class RowColumn(AnyIntegers):
         mode = reader.take(1, "a section's mode").tobytes()
         if mode == _PLAIN:
             return _ENTROPY.decode(data[1:], spec)
-        if mode != _GROUPED or not spec.shape:
+        if mode not in (_GROUPED, _GROUPED_RUNS) or not spec.shape:
             raise DecodeError(f"a row_column section for {spec} cannot begin with {mode[0]}")
         columns = spec.shape[-1]
         levels = [_decode_levels(reader, size) for size in (spec.size // columns, columns)]
+        if mode == _GROUPED_RUNS:
+            if not _allows_runs(spec.size, *levels):
+                raise DecodeError(f"a row_column section for {spec} cannot hold runs: it has too few rows or columns")
+            return _grouped_runs.decode(reader, spec, _grid(*levels)).reshape(spec.shape)
         return _RANS.decode(reader.take(reader.remaining, "a matrix"), spec, _groups(*levels))
 
 
@@ -84,12 +94,26 @@ def _levels(sums: np.ndarray) -> np.ndarray:
 
 def _groups(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Each entry's context, in C order: 0 if its row or column is of zeros, else 1 .. `_GROUPS` (uint8)."""
-    top = int(rows.max()) + int(columns.max())
+    return _matrix_of_groups(rows, columns, int(rows.max()) + int(columns.max())).reshape(-1)
+
+
+def _matrix_of_groups(rows: np.ndarray, columns: np.ndarray, top: int) -> np.ndarray:
     sums = rows.astype(np.int16)[:, None] + columns.astype(np.int16)
     groups = np.clip(sums + np.int16(_GROUPS - top), 1, _GROUPS).astype(np.uint8)
     groups[rows == 0] = 0
     groups[:, columns == 0] = 0
-    return groups.reshape(-1)
+    return groups
+
+
+def _grid(rows: np.ndarray, columns: np.ndarray) -> _grouped_runs.Grid:
+    """The same groups, by the level of a row instead of the row."""
+    levels = np.arange(int(rows.max()) + 1)
+    return _grouped_runs.Grid(rows, _matrix_of_groups(levels, columns, int(rows.max()) + int(columns.max())))
+
+
+def _allows_runs(size: int, rows: np.ndarray, columns: np.ndarray) -> bool:
+    """Whether tables for each row, and for each level of a row, are small beside the matrix."""
+    return columns.size >= _FEWEST_COLUMNS and (int(rows.max()) + 1) * columns.size <= size
 
 
 def _pays(magnitudes: np.ndarray, groups: np.ndarray, num_levels: int) -> bool:

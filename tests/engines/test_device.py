@@ -1,8 +1,10 @@
 """The engine for accelerators, on whatever devices there are."""
 
+import functools
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -158,6 +160,17 @@ def test_the_same_values_are_drawn_the_same(name):
     assert found.traffic == expected.traffic
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32])
+def test_whole_numbers_add_up_in_64_bits(dtype):
+    """A sum may pass through what its dtype cannot hold, or reach the edge of it, and is exact."""
+    largest = np.iinfo(dtype).max
+    values = [np.array([largest, 1], dtype), np.array([0, 2], dtype), np.array([0, 3], dtype)]
+    summed = federated_computation(at_clients(values[0]))(
+        lambda values: federated_sum(federated_map(lambda x: x - x + x, values))
+    )
+    assert np.asarray(summed(values, engine=engines.device())).tolist() == [largest, 6]
+
+
 def test_everything_that_a_client_may_start_from():
     """Constants, keys, arguments, what was broadcast and nothing at all reach clients as in the reference engine."""
 
@@ -227,6 +240,48 @@ def test_memory_does_not_grow_with_the_cohort(monkeypatch):
     summed, _ = totals(np.float32(0), values, engine=engine)
     assert float(summed[0]) == sum(map(len, values))
     assert most <= 4 * 4 + 2 * 4
+
+
+def test_bytes_are_coded_while_the_next_stack_computes(monkeypatch):
+    """The second stack has begun before the first one's messages are packed, and the third waits for these."""
+    second = threading.Event()
+    begun, packed = [], []
+    begin = ClientPass.run_stack
+
+    def beginning(self, clients, **options):
+        begun.append(len(packed))
+        if len(begun) == 2:
+            second.set()
+
+        def delayed(finish):
+            assert second.wait(60)
+            output = finish()
+            packed.append(1)
+            return output
+
+        return [functools.partial(delayed, finish) for finish in begin(self, clients, **options)]
+
+    monkeypatch.setattr(ClientPass, "run_stack", beginning)
+    engine = engines.device(clients_per_stack=2, workers=2, devices=jax.local_devices()[:1])
+    totals(np.float32(0), integers([3] * 6), engine=engine)
+    assert begun[:2] == [0, 0]
+    assert begun[2] >= 2
+
+
+def test_an_error_stops_the_rest(monkeypatch):
+    """The first client's error is raised, and most stacks are not begun."""
+    begun = []
+    begin = ClientPass.run_stack
+    monkeypatch.setattr(
+        ClientPass, "run_stack", lambda self, *given, **options: begun.append(1) or begin(self, *given, **options)
+    )
+    mean = federated_computation(at_clients(X))(lambda values: federated_mean(values))
+    values = [np.full(1000, np.nan if i == 0 else 1, np.float32) for i in range(200)]
+    engine = engines.device(clients_per_stack=2, workers=2, devices=jax.local_devices()[:1])
+    with pytest.raises(NonFiniteError) as caught:
+        mean(values, engine=engine)
+    assert caught.value.__notes__ == ["at client '0'"]
+    assert len(begun) < 20
 
 
 class Dataset:

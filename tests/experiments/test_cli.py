@@ -1,6 +1,7 @@
 """The command line, and the demonstration."""
 
 import csv
+import functools
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import laconic
-from laconic import learning
+from laconic import engines, learning
 from laconic.experiments import cli
 
 
@@ -75,6 +76,29 @@ def test_options_reach_the_training(untrained):
     demo()
     assert settings[0] == type(settings[0])(rounds=4, clients_per_round=3, seed=3, logdir=Path("elsewhere"), workers=2)
     assert (settings[1].seed, settings[1].logdir, settings[1].workers) == (0, Path("laconic-demo"), None)
+
+
+@pytest.mark.parametrize("name", ["auto", "local", "device"])
+def test_the_engine_is_chosen(untrained, monkeypatch, name):
+    """`--engine` takes the engine of that name, with as many workers as were asked for."""
+    made = []
+
+    def make(which, workers):
+        made.append((which, workers))
+        return engines.LocalEngine(workers)
+
+    for each in ("auto", "local", "device"):
+        monkeypatch.setattr(engines, each, functools.partial(make, each))
+    demo, settings = untrained
+    demo("--engine", name, "--workers", "3")
+    assert settings[0].engine == name
+    assert made == [(name, 3)]
+
+
+def test_an_unknown_engine_is_refused(small_demo):
+    """What is no engine ends the command, as other wrong arguments do."""
+    with pytest.raises(SystemExit, match="2"):
+        small_demo("--engine", "abacus")
 
 
 def test_demo_does_not_touch_an_earlier_one(untrained, tmp_path):

@@ -50,6 +50,7 @@ from laconic.codecs._rotation_factories import kashin_quantization as kashin_qua
 from laconic.codecs._rotation_factories import lloyd_max as lloyd_max
 from laconic.codecs._rotation_factories import per_channel_quantization as per_channel_quantization
 from laconic.codecs._specs import TensorSpec as TensorSpec
+from laconic.codecs._stack import Devices as Devices
 from laconic.codecs._stage import Arrays as Arrays
 from laconic.codecs._stage import Stage as Stage
 from laconic.codecs._units import Concatenate as Concatenate

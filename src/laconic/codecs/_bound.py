@@ -19,6 +19,7 @@ from laconic.codecs._layout import Layout, Payload, SectionSize, Unpacked
 from laconic.codecs._merging import fitted
 from laconic.codecs._search import find_coarseness
 from laconic.codecs._specs import TensorSpec, path_name, spec_of
+from laconic.codecs._stack import Devices, Fetched
 from laconic.codecs._stage import Stage, checked_arrays
 from laconic.codecs._units import units_of
 from laconic.codecs.random import Key
@@ -217,11 +218,58 @@ class BoundCodec:
                 self._keys(unpacked.key), unpacked.arrays, parameters, is_checked=isinstance(payload, Payload)
             )
         _check_received([unit.spec for unit in self.units], finite)
-        return Contribution(
-            [np.asarray(array) for array in jax.tree.leaves(summands)],
-            [array for extra in unpacked.extras for array in extra],
-            unpacked.unit_sizes,
-        )
+        return _contribution(summands, unpacked)
+
+    @property
+    def can_stack(self) -> bool:
+        """Whether `contribute_stack` works: not if senders remember, or look for a rate by the bytes that they get."""
+        is_searching = self._is_searched and self._many_to_one.static_size(described=False) is None
+        return bool(self.units) and not (self.needs_client_state or is_searching)
+
+    def contribute_stack(
+        self, tree: Any, *, keys: Any, parameters: Any, state: Any, devices: Devices
+    ) -> Callable[[int], tuple[Payload, Contribution]]:
+        """Many senders' contributions: encoded together on devices, at once; packed one by one when asked for.
+
+        Args:
+          tree: of the structure and dtypes that the codec is bound to; each array has an axis of senders before its
+            own, and is split over the devices.
+          keys: uint32[senders, 2], each sender's and round's own; None where no stage draws.
+          parameters: what `encode_parameters` gave.
+          state: the receiver's.
+          devices: where to encode.
+
+        Returns:
+          A function from a sender's position to what `contribute` and then `read_contribution` give, errors included.
+          It may be called from several threads.
+
+        Raises:
+          ArgumentError: if the codec cannot, see `can_stack`.
+        """
+        if not self.can_stack:
+            raise ArgumentError(
+                "the codec's senders remember, or look for a rate by their bytes, so each must contribute by itself; "
+                "use contribute"
+            )
+        leaves, structure = jax.tree.flatten(tree)
+        if structure != self.structure:
+            raise ArgumentError(f"the tree must have the structure {self.structure}, got {structure}")
+        if self._is_searched:
+            parameters = with_coarseness(self.units, parameters, [1.0 for _ in self.units])
+        unit_keys = np.stack([self._keys(key) for key in _each_key(keys, leaves)])
+        with self._precision():
+            shared = devices.share((parameters, self._decode_parameters(state), self._initial_memory))
+            stacked = self._compiled.contribute_stack(devices, shared, (devices.split(unit_keys), leaves))
+        fetched = Fetched(stacked)
+
+        def contribution(position: int) -> tuple[Payload, Contribution]:
+            encoded, summands = fetched.row(position)
+            self._check_encoded(encoded)
+            key = np.zeros(2, np.uint32) if keys is None else keys[position]
+            payload = self._pack(self._many_to_one, encoded, _leaves_of_each(encoded.reports), key, described=False)
+            return payload, _contribution(summands, payload.unpacked)
+
+        return contribution
 
     def gather(self, state: Any = None) -> Gather:
         """An empty sum of contributions, for one round with this state; None for the initial one."""
@@ -318,6 +366,10 @@ class BoundCodec:
     def _encode_leaves(self, leaves: list[Any], key: Key, parameters: Any, memory: Any) -> Encoded:
         with self._precision():
             encoded = self._compiled.encode(self._keys(key), leaves, parameters, memory)
+        self._check_encoded(encoded)
+        return encoded
+
+    def _check_encoded(self, encoded: Encoded) -> None:
         for spec in _failing(self.specs, encoded.finite):
             raise NonFiniteError(
                 f"{spec.name or 'the array'} ({spec}) holds NaN or infinity, which is not sent; "
@@ -328,7 +380,6 @@ class BoundCodec:
                 f"{unit.spec.name or 'the array'} ({unit.spec}) holds values beyond the range of its codec "
                 f"{unit.codec}; take a larger step, or one that follows the values"
             )
-        return encoded
 
     def _found_coarseness(
         self, leaves: list[Any], key: Key, parameters: Any, memory: Any, pack: Callable[[Encoded, Key], Payload]
@@ -427,6 +478,18 @@ def _extra_specs(tensor: str, tree: Any) -> list[TensorSpec]:
     """Specs of the parameters or reports that go with a tensor, in the order in which they travel."""
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [spec_of(array, f"{tensor}: {path_name(path)}") for path, array in paths]
+
+
+def _contribution(summands: Any, unpacked: Unpacked) -> Contribution:
+    return Contribution(
+        [np.asarray(array) for array in jax.tree.leaves(summands)],
+        [array for extra in unpacked.extras for array in extra],
+        unpacked.unit_sizes,
+    )
+
+
+def _each_key(keys: Any, leaves: Sequence[Any]) -> Sequence[Any]:
+    return [None] * leaves[0].shape[0] if keys is None else keys
 
 
 def _leaves_of_each(trees: Sequence[Any]) -> list[list[Any]]:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool
 
 from laconic.codecs import _recursion
 from laconic.codecs._specs import TensorSpec
+from laconic.codecs._stack import compiled_over
 from laconic.codecs._stage import Stage
 from laconic.codecs._units import Unit, join, split
 
@@ -55,6 +56,7 @@ class Compiled:
         self.decode = jax.jit(self._decode, static_argnames="is_checked")
         self.before_sum = jax.jit(self.trace_before_sum, static_argnames="is_checked")
         self.after_sum = jax.jit(self._after_sum)
+        self.contribute_stack = compiled_over(self._contribute)
 
     def trace_encode(self, keys: Any, leaves: Any, parameters: Any, memory: Any) -> Encoded:
         """The leaves' encodings."""
@@ -81,6 +83,14 @@ class Compiled:
             for unit, key, tree, own, specs in self._given(keys, arrays, parameters)
         ]
         return summands, _received_finite(summands, is_checked)
+
+    def _contribute(self, shared: Any, own: Any) -> tuple[Encoded, list[Any]]:
+        """One sender's encoding, and its summands."""
+        parameters, decode_parameters, memory = shared
+        keys, leaves = own
+        encoded = self.trace_encode(list(keys), leaves, parameters, memory)
+        summands, _ = self.trace_before_sum(list(keys), encoded.arrays, decode_parameters, is_checked=True)
+        return encoded, summands
 
     def _contexts(self, keys: Any) -> Any:
         return [

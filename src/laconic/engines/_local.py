@@ -6,12 +6,11 @@ between and within a step's operations. Python's lock is free while XLA and zlib
 
 import collections
 import contextlib
-import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from laconic.errors import ArgumentError, ArgumentTypeError
+from laconic.engines._workers import number_of_workers
 from laconic.federated import Client, ClientPass, PassResult
 
 A = TypeVar("A")
@@ -35,19 +34,16 @@ class LocalEngine:
 
 
 def local(workers: int | None = None) -> LocalEngine:
-    """An engine of `workers` threads on this machine; None takes one for each processor that this process may use.
+    """An engine of `workers` threads on this machine.
+
+    None takes as many as the environment variable LACONIC_WORKERS says, or else one for each processor that this
+    process may use.
 
     Raises:
       ArgumentTypeError: if workers is not a whole number.
-      ArgumentError: if it is not positive.
+      ArgumentError: if it is not positive, or the environment variable is not a positive whole number.
     """
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if isinstance(workers, bool) or not isinstance(workers, int):
-        raise ArgumentTypeError(f"workers must be a whole number, got {workers!r} of type {type(workers).__name__}")
-    if workers < 1:
-        raise ArgumentError(f"workers must be at least 1, got {workers}")
-    return LocalEngine(workers)
+    return LocalEngine(number_of_workers(workers))
 
 
 def ordered_map(function: Callable[[A], B], items: Iterable[A], workers: int) -> Generator[B, None, None]:

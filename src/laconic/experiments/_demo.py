@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import optax
@@ -26,6 +26,7 @@ from laconic.experiments._run import RunInterrupted, check_positive, run
 from laconic.experiments._table import comparison_table
 from laconic.experiments._tensorboard import TensorBoardWriter
 from laconic.experiments._writers import Writer, make_directory
+from laconic.federated import Engine
 from laconic.learning import LearningProcess
 
 _NEEDED = ("rich", "matplotlib", "tensorboardX", "sklearn")
@@ -45,6 +46,7 @@ class Settings:
     seed: int
     logdir: Path
     workers: int | None
+    engine: Literal["auto", "local", "device"] = "auto"
 
 
 def demo(settings: Settings) -> bool:
@@ -62,7 +64,7 @@ def demo(settings: Settings) -> bool:
         require(module, extra="experiments", purpose="the demo")
     for name in ("rounds", "clients_per_round"):
         check_positive(getattr(settings, name), name)
-    engine = engines.local(settings.workers)
+    engine = _engine(settings)
     console = require("rich.console", extra="experiments", purpose="the demo").Console(highlight=False)
     train, test = data.digits.load()
     settings = dataclasses.replace(settings, logdir=_fresh_directory(settings.logdir))
@@ -82,6 +84,16 @@ def demo(settings: Settings) -> bool:
         console.print("\nInterrupted.")
     _report(console, [history for history in histories if history.records], settings.logdir)
     return interrupted
+
+
+def _engine(settings: Settings) -> Engine:
+    match settings.engine:
+        case "local":
+            return engines.local(settings.workers)
+        case "device":
+            return engines.device(workers=settings.workers)
+        case "auto":
+            return engines.auto(settings.workers)
 
 
 def _compressions() -> list[learning.Compression]:

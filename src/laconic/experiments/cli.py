@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import laconic
 from laconic.errors import LaconicError, require
@@ -21,6 +22,7 @@ def demo(
     seed: int = 0,
     logdir: Path = Path("laconic-demo"),
     workers: int = 0,
+    engine: Literal["auto", "local", "device"] = "auto",
 ) -> int:
     """Trains a digit classifier uncompressed, with 8 bits and with `balanced`; compares accuracy and traffic.
 
@@ -31,12 +33,15 @@ def demo(
       clients_per_round: how many of the 30 clients take part in a round.
       seed: of all that is random; the same seed gives the same result.
       logdir: for curves, TensorBoard logs and CSV files; where it is not empty, logdir-2 is used, and so on.
-      workers: threads that train clients; 0 takes one for each processor core.
+      workers: threads that work on clients; 0 takes as many as the environment variable LACONIC_WORKERS says, or else
+        one for each processor core.
+      engine: where clients train: "local" in threads, "device" many at once on an accelerator, "auto" on an accelerator
+        if there is one.
     """
     # Here, and not above: JAX takes most of a second to load, which `--help` should not.
     from laconic.experiments import _demo
 
-    interrupted = _demo.demo(_demo.Settings(rounds, clients_per_round, seed, logdir, workers or None))
+    interrupted = _demo.demo(_demo.Settings(rounds, clients_per_round, seed, logdir, workers or None, engine))
     return _INTERRUPTED if interrupted else 0
 
 

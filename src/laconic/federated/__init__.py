@@ -4,6 +4,7 @@ Values are placed at SERVER or at CLIENTS, and the types say so. `federated_comp
 values; what crosses between the placements is encoded, decoded and counted in one place.
 """
 
+from laconic.codecs import Devices as Devices
 from laconic.federated._client_work import ClientWork as ClientWork
 from laconic.federated._computation import Computation as Computation
 from laconic.federated._computation import Run as Run

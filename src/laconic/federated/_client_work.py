@@ -12,6 +12,19 @@ from laconic.errors import PlacementError
 from laconic.federated._types import MemberType, member_type
 
 
+@dataclasses.dataclass(frozen=True)
+class PaddedElements:
+    """A sequence inside a compiled program: all elements at once, of which the first ones count.
+
+    Attributes:
+      elements: a tree of arrays [steps, ...].
+      count: int32, how many elements there are; the others are padding.
+    """
+
+    elements: Any
+    count: Any
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClientWork:
     """Work over a sequence, in the shape of a fold, so that an engine may loop over it, scan it or vectorise it.
@@ -34,13 +47,34 @@ class ClientWork:
 
         return jax.jit(fresh), jax.jit(self.step, donate_argnums=0)
 
-    def fold(self, elements: Iterable[Any], *others: Any) -> Any:
-        """The last carry, by a loop over compiled steps, which on CPU is several times faster than a scan."""
+    def fold(self, elements: Iterable[Any] | PaddedElements, *others: Any) -> Any:
+        """The last carry, by a loop over compiled steps, which on CPU is several times faster than a scan.
+
+        Padded elements are scanned, since they are there only while a program is traced that does many clients' work.
+        """
+        if isinstance(elements, PaddedElements):
+            return self._scan(elements, *others)
         init, step = self._compiled
         carry = init(*others)
         for element in elements:
             carry = step(carry, element)
         return carry
+
+    def _scan(self, padded: PaddedElements, *others: Any) -> Any:
+        def step(carry: Any, numbered: Any) -> tuple[Any, None]:
+            number, element = numbered
+            is_own = number < padded.count
+
+            def chosen(after: Any, before: Any) -> Any:
+                # What a step passes on stays one array for all clients of a stack if it was one.
+                return before if after is before else jnp.where(is_own, after, before)
+
+            # A step on padding must not happen: a stateful optimizer would move even without a gradient.
+            return jax.tree.map(chosen, self.step(carry, element), carry), None
+
+        carry = jax.tree.map(jnp.asarray, self.init(*others))
+        steps = len(jax.tree.leaves(padded.elements)[0])
+        return jax.lax.scan(step, carry, (jnp.arange(steps), padded.elements))[0]
 
     def types(self, element: MemberType, others: list[Any]) -> tuple[MemberType, MemberType]:
         """The types of the carry and of the result.

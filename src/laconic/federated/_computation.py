@@ -171,6 +171,7 @@ class Computation:
             after=phase.after,
             aggregates=phase.aggregates,
             kept=phase.kept,
+            stacked=phase.stacked,
             uplink=phase.uplink,
             received={
                 node: value for node, value in env.items() if isinstance(node, (Broadcast, Held)) or node in alike

@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 
 import jax
 
-from laconic.codecs import BoundCodec, Codec, Concatenate, Contribution, Payload, TensorSpec, bind, identity
+from laconic.codecs import (
+    BoundCodec,
+    Codec,
+    Concatenate,
+    Contribution,
+    Devices,
+    Payload,
+    TensorSpec,
+    bind,
+    identity,
+)
 from laconic.codecs.random import Key
 from laconic.federated._graph import Aggregate, Broadcast
 from laconic.federated._traffic import Direction, Kind, TrafficEntry, merged
@@ -200,9 +210,48 @@ class Uplink:
         flat_memory = [each for own in memories for each in own]
         payload, flat_memory = codec.contribute(tuple(values), flat_memory, key=key, parameters=flat_parameters)
         contribution = codec.read_contribution(payload, [each for own in states for each in own])
+        remembered = iter(flat_memory)
+        return self._split(contribution), payload, [[next(remembered) for _ in own] for own in memories]
+
+    @property
+    def can_stack(self) -> bool:
+        """Whether `send_stack` works: not if a codec remembers, or looks for its rate."""
+        return self._message.codec.can_stack
+
+    def send_stack(
+        self, values: Sequence[Any], parameters: Sequence[Any], states: Sequence[Any], keys: Any, devices: Devices
+    ) -> Callable[[int], tuple[list[Contribution], Payload]]:
+        """Many clients' messages, encoded together on devices.
+
+        Args:
+          values: one for each aggregate; its arrays have an axis of clients before their own.
+          parameters: each aggregate's encode parameters.
+          states: each aggregate's codec state, at the server.
+          keys: uint32[clients, 2]; None where no stage draws.
+          devices: where to encode.
+
+        Returns:
+          A function from a client's position to its contribution to each aggregate, and its payload.
+        """
+        contribution_of = self._message.codec.contribute_stack(
+            tuple(values),
+            keys=keys,
+            parameters=[each for own in parameters for each in own],
+            state=[each for own in states for each in own],
+            devices=devices,
+        )
+
+        def sent(position: int) -> tuple[list[Contribution], Payload]:
+            payload, contribution = contribution_of(position)
+            return self._split(contribution), payload
+
+        return sent
+
+    def _split(self, contribution: Contribution) -> list[Contribution]:
+        """The contribution to each aggregate."""
         summands, reports = iter(contribution.summands), iter(contribution.reports)
-        sizes, remembered = iter(contribution.unit_sizes), iter(flat_memory)
-        contributions = [
+        sizes = iter(contribution.unit_sizes)
+        return [
             Contribution(
                 [next(summands) for _ in range(node.codec.num_summand_arrays)],
                 [next(reports) for _ in range(node.codec.num_report_arrays)],
@@ -210,7 +259,6 @@ class Uplink:
             )
             for node in self._aggregates
         ]
-        return contributions, payload, [[next(remembered) for _ in own] for own in memories]
 
     def entries(self, payload: Payload) -> list[TrafficEntry]:
         """One client's traffic."""

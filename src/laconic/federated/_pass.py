@@ -1,18 +1,23 @@
 """One pass over the clients: what an engine runs."""
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from laconic.codecs import Contribution, Payload, random
+from laconic.codecs import Contribution, Devices, Payload, random
+from laconic.codecs._stack import Fetched
 from laconic.codecs.random import Key
 from laconic.errors import PlacementError
 from laconic.federated._crossing import Uplink, times
 from laconic.federated._fusion import Step
 from laconic.federated._graph import Aggregate, ClientKey, Constant, NextMemory, Node, Parameter
+from laconic.federated._stack import SequenceRows, StackedWork, StackInputs, sized, stacked_rows
 from laconic.federated._traffic import TrafficEntry
 from laconic.federated._types import MemberType, member_type
 
@@ -60,7 +65,9 @@ class PassResult:
 
 
 class ClientPass:
-    """The clients' part of a computation between two crossings. An engine maps `run_client` and streams into `reduce`.
+    """The clients' part of a computation between two crossings.
+
+    An engine maps `run_client`, or begins stacks of clients with `run_stack`, and streams into `reduce`.
 
     Args:
       given: parameters, constants and keys, with which the clients begin.
@@ -69,6 +76,7 @@ class ClientPass:
       after: what each client computes from that, in order, once it has sent.
       aggregates: what is sent to the server.
       kept: results that stay at the clients.
+      stacked: `steps`, for many clients at once.
       uplink: how the aggregates travel.
       received: what is the same at all clients: values of broadcasts, and what follows from these.
       parameters: each aggregate's encode parameters, as received.
@@ -86,6 +94,7 @@ class ClientPass:
         after: Sequence[Step],
         aggregates: Sequence[Aggregate],
         kept: Sequence[Node],
+        stacked: StackedWork,
         uplink: Uplink,
         received: Mapping[Node, Any],
         parameters: Sequence[Any],
@@ -99,37 +108,85 @@ class ClientPass:
         self._after = after
         self._aggregates = aggregates
         self._kept = kept
+        self._stacked = stacked
         self._uplink = uplink
         self._received = received
         self._parameters = parameters
         self._states = states
         self._key = key
         self._index = index
+        self._shared: dict[Devices, Any] = {}
 
     def run_client(self, client: Client) -> ClientOutput:
         """Runs one client: computes, encodes its message, and decodes that as far as it must be before the sum.
 
         Pure, and safe to call from several threads; an error carries a note that names the client.
         """
-        try:
-            values = self._evaluate(client)
-            sent: list[Contribution] = []
-            payload = None
-            if self._aggregates:
-                key = None
-                if self._uplink.is_stochastic:
-                    key = random.derive(self._key, "aggregate", self._index, client.id)
-                outgoing = [values[node.inputs[0]] for node in self._aggregates]
-                memories = [
-                    node.codec.initial_memory() if node.memory is None else values[node.memory]
-                    for node in self._aggregates
-                ]
-                sent, payload, memories = self._uplink.send(outgoing, self._parameters, self._states, memories, key)
-                self._evaluate_after(values, dict(zip(self._aggregates, memories, strict=True)))
-            return ClientOutput(client.id, sent, payload, [values[node] for node in self._kept])
-        except Exception as error:
-            error.add_note(f"at client {client.id!r}")
-            raise
+        with _named(client):
+            values = self._given_values(client)
+            for step in self._steps:
+                step(values)
+            return self._output(client, values, self._send(client, values))
+
+    def sized(self, client: Client) -> tuple[Client, int]:
+        """The client, and the elements of its longest sequence, at least 1: by these a stack's padding is counted.
+
+        A sequence tells them by `num_batches` or `len`; one that tells neither becomes a list in the client's
+        arguments.
+        """
+        arguments, size = dict(client.arguments), 1
+        with _named(client):
+            for node in self._stacked.sequences:
+                arguments[node], own = sized(arguments[node])
+                size = max(size, own)
+        return Client(client.id, arguments), size
+
+    def run_stack(
+        self, clients: Sequence[Client], *, rows: int, steps: int, devices: Devices
+    ) -> list[Callable[[], ClientOutput]]:
+        """Begins to run several clients as one compiled program, and does not wait for it.
+
+        Encoding is part of it, unless a codec remembers, or looks for its rate by the bytes that it gets: then each
+        client encodes by itself. Results are those of `run_client` within rounding.
+
+        Args:
+          clients: at most `rows`; dummies, whose results are dropped, fill the stack.
+          rows: of the stack; the devices must be able to share them evenly.
+          steps: to which sequences are padded; as many as the longest one has elements.
+          devices: where to compute.
+
+        Returns:
+          For each client a function that waits for it, packs its message and gives its output: to be called once, on
+          any thread. An error carries a note that names the client.
+
+        Raises:
+          ArgumentError: if a sequence has more elements than there are steps.
+        """
+        values = self._stacked.run(devices, self._shared_on(devices), self._inputs(clients, rows, steps))
+        contribution = None
+        outgoing = [node.inputs[0] for node in self._aggregates]
+        if self._aggregates and self._uplink.can_stack:
+            contribution = self._uplink.send_stack(
+                [values[node] for node in outgoing],
+                self._parameters,
+                self._states,
+                self._stacked_keys(clients, rows),
+                devices,
+            )
+            values = {node: value for node, value in values.items() if node in self._kept}
+        fetched = Fetched(list(values.values()))
+
+        def finish(position: int) -> ClientOutput:
+            client = clients[position]
+            with _named(client):
+                own = self._given_values(client)
+                own.update(zip(values, jax.tree.map(jnp.asarray, fetched.row(position)), strict=True))
+                if contribution is None:
+                    return self._output(client, own, self._send(client, own))
+                # Without memories nothing is computed after sending.
+                return self._output(client, own, contribution(position))
+
+        return [functools.partial(finish, position) for position in range(len(clients))]
 
     def reduce(self, outputs: Iterable[ClientOutput]) -> PassResult:
         """Reduces clients' outputs as they arrive; they must come in cohort order, so that the same bits come out."""
@@ -153,7 +210,8 @@ class ClientPass:
             values, {node: state for node, (_, state) in results.items()}, len(sent), tuple(entries), sent
         )
 
-    def _evaluate(self, client: Client) -> dict[Node, Any]:
+    def _given_values(self, client: Client) -> dict[Node, Any]:
+        """What a client begins with."""
         values: dict[Node, Any] = dict(self._received)
         for node in self._given:
             match node:
@@ -163,14 +221,72 @@ class ClientPass:
                     values[node] = node.value
                 case ClientKey():
                     values[node] = random.derive(self._key, "client", client.id)
-        for step in self._steps:
-            step(values)
         return values
 
-    def _evaluate_after(self, values: dict[Node, Any], memories: Mapping[Node, Any]) -> None:
-        values.update((node, memories[node.inputs[0]]) for node in self._remembered)
+    def _send(self, client: Client, values: dict[Node, Any]) -> tuple[list[Contribution], Payload | None]:
+        """A client's message; adds to its values what it computes after having sent."""
+        if not self._aggregates:
+            return [], None
+        outgoing = [values[node.inputs[0]] for node in self._aggregates]
+        memories = [
+            node.codec.initial_memory() if node.memory is None else values[node.memory] for node in self._aggregates
+        ]
+        key = self._message_key(client)
+        sent, payload, memories = self._uplink.send(outgoing, self._parameters, self._states, memories, key)
+        remembered = dict(zip(self._aggregates, memories, strict=True))
+        values.update((node, remembered[node.inputs[0]]) for node in self._remembered)  # type: ignore[index]
         for step in self._after:
             step(values)
+        return sent, payload
+
+    def _output(
+        self, client: Client, values: Mapping[Node, Any], sent: tuple[list[Contribution], Payload | None]
+    ) -> ClientOutput:
+        return ClientOutput(client.id, *sent, [values[node] for node in self._kept])
+
+    def _message_key(self, client: Client) -> Key | None:
+        """Of one client's message; None where no stage draws."""
+        return random.derive(self._key, "aggregate", self._index, client.id) if self._uplink.is_stochastic else None
+
+    def _stacked_keys(self, clients: Sequence[Client], rows: int) -> Any:
+        if not self._uplink.is_stochastic:
+            return None
+        return stacked_rows([self._message_key(client) for client in clients], rows)
+
+    def _shared_on(self, devices: Devices) -> Any:
+        """What is the same for all clients, brought to the devices once in a pass."""
+        if devices not in self._shared:
+            values = [
+                node.value if isinstance(node, Constant) else self._received[node] for node in self._stacked.shared
+            ]
+            self._shared[devices] = devices.share(values)
+        return self._shared[devices]
+
+    def _inputs(self, clients: Sequence[Client], rows: int, steps: int) -> StackInputs:
+        work = self._stacked
+        sequences = [SequenceRows(node.type.member.element, rows, steps) for node in work.sequences]
+        arguments: list[list[Any]] = [[] for _ in work.arguments]
+        for row, client in enumerate(clients):
+            with _named(client):
+                values = self._given_values(client)
+                for collected, node in zip(arguments, work.arguments, strict=True):
+                    collected.append(values[node])
+                for room, node in zip(sequences, work.sequences, strict=True):
+                    room.fill(row, values[node])
+        counts = np.stack([room.counts for room in sequences], axis=1) if sequences else np.zeros((rows, 1), np.int32)
+        return StackInputs(
+            [stacked_rows(trees, rows) for trees in arguments], [room.tree for room in sequences], counts
+        )
+
+
+@contextlib.contextmanager
+def _named(client: Client) -> Iterator[None]:
+    """Adds to an error whose it is."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"at client {client.id!r}")
+        raise
 
 
 def _argument(node: Parameter, value: Any) -> Any:

@@ -19,6 +19,7 @@ from laconic.federated._graph import (
     Parameter,
     topological,
 )
+from laconic.federated._stack import StackedWork
 from laconic.federated._types import CLIENTS, SERVER
 
 
@@ -39,6 +40,7 @@ class Phase:
       after: what to compute from that at each client, once it has sent.
       aggregates: what clients send.
       kept: results that stay at the clients.
+      stacked: `clients`, for many clients at once.
       downlink: how broadcasts travel.
       uplink: how aggregates travel.
     """
@@ -54,6 +56,7 @@ class Phase:
     after: tuple[Step, ...]
     aggregates: tuple[Aggregate, ...]
     kept: tuple[Node, ...]
+    stacked: StackedWork
     downlink: Downlink
     uplink: Uplink
 
@@ -119,18 +122,25 @@ def _phase(
     clients = topological(outgoing, at=CLIENTS)
     shared = _shared(clients)
     before = [node for node in clients if node not in after_sending and node not in shared]
+    given = tuple(node for node in clients if isinstance(node, (Parameter, Constant, ClientKey)))
+    work = steps(before, clients, outgoing)
+    after = steps([node for node in clients if node in after_sending], clients, outgoing)
+    computed = {node for step in work for node in step.outputs}
+    used_later = [*sent, *kept, *(node for step in after for node in step.inputs)]
+    wanted = [*(node.inputs[0] for node in aggregates), *(node for node in used_later if node in computed)]
     return Phase(
         constants=tuple(node for node in server if isinstance(node, Constant)),
         server=steps(server, nodes, results),
         broadcasts=broadcasts,
         held=held,
-        given=tuple(node for node in clients if isinstance(node, (Parameter, Constant, ClientKey))),
+        given=given,
         shared=steps([node for node in clients if node in shared], clients, outgoing),
-        clients=steps(before, clients, outgoing),
+        clients=work,
         remembered=tuple(node for node in clients if isinstance(node, NextMemory)),
-        after=steps([node for node in clients if node in after_sending], clients, outgoing),
+        after=after,
         aggregates=aggregates,
         kept=kept,
+        stacked=StackedWork(given, work, wanted),
         downlink=Downlink(broadcasts, aggregates),
         uplink=Uplink(aggregates),
     )

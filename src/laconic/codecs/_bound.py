@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import PyTreeDef
-from jaxtyping import Array
 
 from laconic.codecs import _description, _recursion, _wire, random
+from laconic.codecs._checks import check_encoded, check_received, checked_leaves
 from laconic.codecs._codec import Codec
 from laconic.codecs._compiled import Compiled, Encoded, with_coarseness
 from laconic.codecs._gather import Contribution, Gather, Summary
@@ -23,7 +23,7 @@ from laconic.codecs._stack import Devices, Fetched
 from laconic.codecs._stage import Stage, checked_arrays
 from laconic.codecs._units import units_of
 from laconic.codecs.random import Key
-from laconic.errors import ArgumentError, ArgumentTypeError, DecodeError, NonFiniteError
+from laconic.errors import ArgumentError, ArgumentTypeError
 
 T = TypeVar("T")
 
@@ -167,7 +167,7 @@ class BoundCodec:
             leaves, finite = self._compiled.decode(
                 self._keys(unpacked.key), unpacked.arrays, parameters, is_checked=is_checked
             )
-        _check_received(self.specs, finite)
+        check_received(self.specs, finite)
         return leaves
 
     # Many to one.
@@ -217,7 +217,7 @@ class BoundCodec:
             summands, finite = self._compiled.before_sum(
                 self._keys(unpacked.key), unpacked.arrays, parameters, is_checked=isinstance(payload, Payload)
             )
-        _check_received([unit.spec for unit in self.units], finite)
+        check_received([unit.spec for unit in self.units], finite)
         return _contribution(summands, unpacked)
 
     @property
@@ -264,7 +264,7 @@ class BoundCodec:
 
         def contribution(position: int) -> tuple[Payload, Contribution]:
             encoded, summands = fetched.row(position)
-            self._check_encoded(encoded)
+            check_encoded(self.specs, self.units, encoded)
             key = np.zeros(2, np.uint32) if keys is None else keys[position]
             payload = self._pack(self._many_to_one, encoded, _leaves_of_each(encoded.reports), key, described=False)
             return payload, _contribution(summands, payload.unpacked)
@@ -355,7 +355,7 @@ class BoundCodec:
             key = np.zeros(2, np.uint32)
         elif getattr(key, "dtype", None) != np.uint32 or key.shape != (2,):
             raise ArgumentTypeError(f"key must be uint32[2], as codecs.random.key(seed) makes it, got {key!r:.60}")
-        leaves = self._checked_leaves(tree)
+        leaves = checked_leaves(self.structure, self.specs, tree)
         if self._is_searched and layout.static_size(described=False) is not None:
             parameters = with_coarseness(self.units, parameters, [1.0 for _ in self.units])
         elif self._is_searched:
@@ -366,20 +366,8 @@ class BoundCodec:
     def _encode_leaves(self, leaves: list[Any], key: Key, parameters: Any, memory: Any) -> Encoded:
         with self._precision():
             encoded = self._compiled.encode(self._keys(key), leaves, parameters, memory)
-        self._check_encoded(encoded)
+        check_encoded(self.specs, self.units, encoded)
         return encoded
-
-    def _check_encoded(self, encoded: Encoded) -> None:
-        for spec in _failing(self.specs, encoded.finite):
-            raise NonFiniteError(
-                f"{spec.name or 'the array'} ({spec}) holds NaN or infinity, which is not sent; "
-                "find where it comes from, or leave this sender out"
-            )
-        for unit in _failing(self.units, encoded.in_range):
-            raise ArgumentError(
-                f"{unit.spec.name or 'the array'} ({unit.spec}) holds values beyond the range of its codec "
-                f"{unit.codec}; take a larger step, or one that follows the values"
-            )
 
     def _found_coarseness(
         self, leaves: list[Any], key: Key, parameters: Any, memory: Any, pack: Callable[[Encoded, Key], Payload]
@@ -419,12 +407,6 @@ class BoundCodec:
         with self._precision():
             return self._compiled.contexts(self._keys(key))
 
-    def _checked_leaves(self, tree: Any) -> list[Any]:
-        leaves, structure = jax.tree.flatten(tree)
-        if structure != self.structure:
-            raise ArgumentError(f"the tree must have the structure {self.structure}, got {structure}")
-        return [_checked_leaf(leaf, spec) for leaf, spec in zip(leaves, self.specs, strict=True)]
-
     def _next_state(self, state: Any, merged: Sequence[Any], sizes: Sequence[int], count: int) -> Any:
         if not self._is_adaptive:
             return state
@@ -448,30 +430,6 @@ def _updated(rate: float, stage: Stage, state: Any, reports: Any) -> Any:
     if before != after:
         raise ArgumentError(f"stage {stage.name!r} must update its state to a tree like {before}, got {after}")
     return updated
-
-
-def _checked_leaf(leaf: Any, spec: TensorSpec) -> Any:
-    found = spec_of(leaf, spec.name)
-    if found != spec:
-        raise ArgumentError(f"{spec.name or 'the array'} must be {spec}, got {found}")
-    if isinstance(leaf, jax.Array):
-        return leaf
-    try:
-        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, which is found later
-            return np.asarray(leaf, spec.dtype)
-    except OverflowError as error:
-        raise ArgumentError(
-            f"{spec.name or 'the number'} is read as {spec}, which {leaf} does not fit; use np.int64({leaf})"
-        ) from error
-
-
-def _check_received(specs: Sequence[TensorSpec], finite: Array) -> None:
-    for spec in _failing(specs, finite):
-        raise DecodeError(f"{spec.name or 'the array'} ({spec}) decodes to NaN or infinity, which no encoder sends")
-
-
-def _failing(items: Sequence[T], passed: Any) -> list[T]:
-    return [item for item, is_passed in zip(items, np.asarray(passed), strict=True) if not is_passed]
 
 
 def _extra_specs(tensor: str, tree: Any) -> list[TensorSpec]:

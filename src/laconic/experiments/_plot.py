@@ -15,6 +15,7 @@ _MEGABYTE = 1e6
 _MINUTE = 60.0
 _WIDTH, _HEIGHT = 5, 4.2  # inches, of one of the images that stand side by side
 _RESOLUTION = 150  # dots per inch
+_WIDE = 1000  # the highest over the lowest number of an axis
 _MARKS = 10  # on each curve
 
 # Okabe and Ito's palette (Color Universal Design, 2008): told apart with any form of colour blindness. Markers and line
@@ -126,8 +127,9 @@ def _dress(axes: Any, xlabel: str) -> None:
 
 def _scale_by_decades(axis: Any) -> None:
     axis.axes.set_xscale("log")
-    # Plain numbers, and enough of them where the runs span less than a decade.
-    axis.set_major_locator(_ticker().LogLocator(subs=(1, 2, 5)))
+    # Plain numbers: enough of them where the runs span less than a decade, and not so many that they overlap.
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(_ticker().LogLocator(subs=(1, 2, 5) if high < _WIDE * low else (1,)))
     axis.set_major_formatter(_ticker().FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_locator(_ticker().NullLocator())
 

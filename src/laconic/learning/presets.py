@@ -30,7 +30,7 @@ from laconic.learning._model import Weights
 from laconic.learning._parts import Aggregator, Distributor, State, encoded_broadcast, encoded_mean
 from laconic.learning._reference import STEP_IN_RMS, reference_broadcast
 
-_LARGE = 2**18
+_LARGE = 2**17
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +74,11 @@ def careful() -> Compression:
 def balanced() -> Compression:
     """The one to begin with: forty to a hundred and thirty times fewer bytes, and as good a model or nearly.
 
-    It goes by the model's size. From 2**18 weights on: down, the difference from the model before the first round, on
+    It goes by the model's size. From 2**17 weights on: down, the difference from the model before the first round, on
     a grid of 2.5 root mean squares (`reference_broadcast`); up, all tensors as one vector on an unbiased grid of 56
-    (`codecs.stochastic_grid`). That costs the tutorial's CNN no accuracy that could be measured. Smaller models take
-    few bytes anyhow, and cannot spread as much noise over weights that hardly matter: down, a dithered grid of 2 root
-    mean squares; up, one of 12.
+    (`codecs.stochastic_grid`). That costs the tutorial's CNN and a perceptron no accuracy that could be measured.
+    Smaller models take few bytes anyhow, and cannot spread as much noise over weights that hardly matter: down, a
+    dithered grid of 2 root mean squares; up, one of 12.
 
     docs/accuracy-per-byte.md has what it costs each of several models. Where that is too much, `careful` is finer.
     """

@@ -93,6 +93,8 @@ def main() -> None:
     parser.add_argument("--compressions", choices=COMPRESSIONS, nargs="+", default=list(COMPRESSIONS))
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for device.json and device.md")
     arguments = parser.parse_args()
+    if min(*arguments.cohorts, arguments.rounds) < 1 or arguments.examples <= 0:
+        parser.error("--cohorts and --rounds must be at least 1, and --examples above 0")
     found = [row for count in arguments.cohorts for row in rows_of(count, arguments)]
     rows = [
         (row["clients"], row["updates"], row["engine"], f"{row['median_seconds']:.3f}",

@@ -233,8 +233,8 @@ class ClientPass:
         ]
         key = self._message_key(client)
         sent, payload, memories = self._uplink.send(outgoing, self._parameters, self._states, memories, key)
-        remembered = dict(zip(self._aggregates, memories, strict=True))
-        values.update((node, remembered[node.inputs[0]]) for node in self._remembered)  # type: ignore[index]
+        remembered: dict[Node, Any] = dict(zip(self._aggregates, memories, strict=True))
+        values.update((node, remembered[node.inputs[0]]) for node in self._remembered)
         for step in self._after:
             step(values)
         return sent, payload

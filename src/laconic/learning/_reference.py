@@ -110,8 +110,8 @@ def reference_broadcast(
       step_in_rms: the step over the root mean square of the difference; or a schedule, a function that JAX can trace
         from the broadcast's number, int32 and 0 for the first, to that (any of optax's); it must stay above zero, or
         the round is refused. A step is not finer than 2**-22 of the largest difference. None is 2.5.
-      codec: instead of the grid: a codec, or a function that is called once for each model tensor's spec and gives its
-        codec.
+      codec: instead of the grid: a codec, a tree of codecs like the model, or a function that is called once for each
+        model tensor's spec and gives its codec.
       reference: None is the model before the first round; else weights that clients hold.
       cached_rounds: for how many rounds clients keep codes; 0 is not at all.
 

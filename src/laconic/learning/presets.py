@@ -6,9 +6,7 @@ Clients keep nothing between rounds with any of them.
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,7 +26,7 @@ from laconic.errors import require
 from laconic.federated import Value
 from laconic.learning._model import Weights
 from laconic.learning._parts import Aggregator, Distributor, State, encoded_broadcast, encoded_mean
-from laconic.learning._reference import STEP_IN_RMS, reference_broadcast
+from laconic.learning._reference import reference_broadcast
 
 _LARGE = 2**17  # weights; a crude sign of how much noise they can take between them
 
@@ -68,7 +66,7 @@ def careful() -> Compression:
     with an nmse of 0.04, drawn anew in each round (`reference_broadcast`, `codecs.dithered`); up, all tensors as one
     vector on an unbiased grid of 4 root mean squares (`codecs.stochastic_grid`).
     """
-    return dataclasses.replace(_dithered_grids(down=0.7, up=4.0), name="careful")
+    return _with_grid("careful", _dithered_broadcast(0.7), up=4.0)
 
 
 def balanced() -> Compression:
@@ -82,40 +80,31 @@ def balanced() -> Compression:
 
     docs/accuracy-per-byte.md has what it costs each of several models. Where that is too much, `careful` is finer.
     """
-
-    def grids(is_large: bool) -> Compression:
-        return _grids(down=STEP_IN_RMS, up=56.0) if is_large else _dithered_grids(down=2.0, up=12.0)
-
-    return _by_size("balanced", grids)
+    return _by_size(
+        "balanced",
+        large=_with_grid("large", reference_broadcast(), up=56.0),
+        small=_with_grid("small", _dithered_broadcast(2.0), up=12.0),
+    )
 
 
 def frugal() -> Compression:
     """Fewer bytes for a point of accuracy, or less: as `balanced` for large models, on coarser grids, for all sizes."""
-    return dataclasses.replace(_grids(down=4.5, up=128.0), name="frugal")
+    return _with_grid("frugal", reference_broadcast(step_in_rms=4.5), up=128.0)
 
 
-def _grids(*, down: float, up: float) -> Compression:
-    return Compression(
-        "grids",
-        reference_broadcast(step_in_rms=down),
-        encoded_mean(concatenate(stochastic_grid(step_in_rms=up))),
-    )
+def _with_grid(name: str, distributor: Distributor, *, up: float) -> Compression:
+    return Compression(name, distributor, encoded_mean(concatenate(stochastic_grid(step_in_rms=up))))
 
 
-def _dithered_grids(*, down: float, up: float) -> Compression:
-    return Compression(
-        "dithered grids",
-        reference_broadcast(codec=concatenate(dithered(step_in_rms=down))),
-        encoded_mean(concatenate(stochastic_grid(step_in_rms=up))),
-    )
+def _dithered_broadcast(step_in_rms: float) -> Distributor:
+    return reference_broadcast(codec=concatenate(dithered(step_in_rms=step_in_rms)))
 
 
-def _by_size(name: str, choose: Callable[[bool], Compression]) -> Compression:
-    """What is chosen by whether the model is large, which is known only with the model."""
-    chosen = functools.cache(choose)  # each once, since what they compile is kept with them
+def _by_size(name: str, *, large: Compression, small: Compression) -> Compression:
+    """One of two, by the number of the model's weights, which is known only with the model."""
 
     def of(tree: Any) -> Compression:
-        return chosen(sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) >= _LARGE)
+        return large if sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) >= _LARGE else small
 
     def of_value(value: Value) -> Compression:
         return of(value.type.member.structs)

@@ -2,7 +2,8 @@
 
 Within a group the entries that are not zero lie at random, so that the runs of zeros between them are geometric: a part
 of each is coded by what is usual in its group, and the bits below it are stored. No step is taken for a zero: of the
-tutorial's model differences this takes a quarter of the time of coding each entry in its group's context.
+tutorial's model differences this takes a third of the time of coding each entry in its group's context, and as many
+bytes within two hundredths, more or less.
 """
 
 import dataclasses

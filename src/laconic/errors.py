@@ -11,6 +11,7 @@ Each derives from `LaconicError` and from the builtin that fits, so that both `e
       ├─ PlacementError       (TypeError)    a federated value is where it may not be, or of the wrong type
       ├─ DataError            (ValueError)   a data file is malformed or truncated
       ├─ UnknownClientError   (KeyError)     no client has this id
+      ├─ EngineError          (RuntimeError) an engine cannot run clients where it was told to
       ├─ NotAvailableError    (OSError)      data is neither cached nor reachable
       ├─ MissingExtraError    (ImportError)  an optional dependency is not installed
       └─ testing.StageCheckError (AssertionError) a stage does not keep to the interface
@@ -54,6 +55,10 @@ class UnknownClientError(LaconicError, KeyError):
     def __str__(self) -> str:
         # KeyError shows repr(args[0]); a sentence should be shown as it is.
         return str(self.args[0])
+
+
+class EngineError(LaconicError, RuntimeError):
+    """An engine cannot run clients where it was told to."""
 
 
 class NotAvailableError(LaconicError, OSError):

@@ -78,7 +78,7 @@ def test_options_reach_the_training(untrained):
     assert (settings[1].seed, settings[1].logdir, settings[1].workers) == (0, Path("laconic-demo"), None)
 
 
-@pytest.mark.parametrize("name", ["auto", "local", "device"])
+@pytest.mark.parametrize("name", ["auto", "local", "device", "ray"])
 def test_the_engine_is_chosen(untrained, monkeypatch, name):
     """`--engine` takes the engine of that name, with as many workers as were asked for."""
     made = []
@@ -87,7 +87,7 @@ def test_the_engine_is_chosen(untrained, monkeypatch, name):
         made.append((which, workers))
         return engines.LocalEngine(workers)
 
-    for each in ("auto", "local", "device"):
+    for each in ("auto", "local", "device", "ray"):
         monkeypatch.setattr(engines, each, functools.partial(make, each))
     demo, settings = untrained
     demo("--engine", name, "--workers", "3")

@@ -57,7 +57,7 @@ def test_what_is_alike_is_computed_once():
     before = dict(calls)
     assert both(2.0, [1.0, 2.0, 3.0]) == 3 * 4 + 6
     assert calls["alike"] - before["alike"] <= 2  # to find its type, and to compile it
-    (phase, _) = both._phases
+    (phase, _) = both.phases
     assert [len(step.outputs) for step in phase.shared] == [1]
     assert [len(step.outputs) for step in phase.clients] == [1]
 

@@ -38,6 +38,7 @@ from laconic.codecs._factories import stochastic_grid as stochastic_grid
 from laconic.codecs._factories import uniform_quantization as uniform_quantization
 from laconic.codecs._gather import Contribution as Contribution
 from laconic.codecs._gather import Gather as Gather
+from laconic.codecs._gather import Totals as Totals
 from laconic.codecs._layout import Payload as Payload
 from laconic.codecs._layout import SectionSize as SectionSize
 from laconic.codecs._layout import TensorSize as TensorSize

@@ -42,6 +42,49 @@ class Summary:
     unit_sizes: list[int]
 
 
+class Totals:
+    """What contributions add up to, before it is decoded: arrays, which may be sent and absorbed elsewhere.
+
+    Memory does not grow with the number of contributions, unless reports are stacked.
+    """
+
+    def __init__(self, merges: Sequence[Merge]):
+        self.count = 0
+        self._reports = [merge.accumulator() for merge in merges]
+        self._sums: list[RunningSum] = []
+        self._unit_sizes: list[int] = []
+
+    def add(self, contribution: Contribution) -> None:
+        """Adds one contribution."""
+        self._sums = self._sums or [RunningSum() for _ in contribution.summands]
+        for total, summand in zip(self._sums, contribution.summands, strict=True):
+            total.add(summand)
+        for merged, report in zip(self._reports, contribution.reports, strict=True):
+            merged.add(report)
+        self._count(1, contribution.unit_sizes)
+
+    def absorb(self, later: "Totals") -> None:
+        """Adds what later contributions add up to; of nothing, nothing."""
+        if not later.count:
+            return
+        self._sums = self._sums or [RunningSum() for _ in later._sums]
+        for total, summand in zip(self._sums, later._sums, strict=True):
+            total.absorb(summand)
+        for merged, report in zip(self._reports, later._reports, strict=True):
+            merged.absorb(report)
+        self._count(later.count, later._unit_sizes)
+
+    def summary(self) -> Summary:
+        """All of it."""
+        sums = [total.total for total in self._sums]
+        return Summary(self.count, sums, [merged.result() for merged in self._reports], self._unit_sizes)
+
+    def _count(self, contributions: int, unit_sizes: list[int]) -> None:
+        known = self._unit_sizes or [0] * len(unit_sizes)
+        self._unit_sizes = [total + size for total, size in zip(known, unit_sizes, strict=True)]
+        self.count += contributions
+
+
 class Gather:
     """Adds up contributions, in the order in which they are given; made by `BoundCodec.gather`.
 
@@ -57,11 +100,13 @@ class Gather:
     ):
         self._read = read
         self._finish = finish
-        self._merged = [merge.accumulator() for merge in merges]
-        self._sums: list[RunningSum] = []
-        self._unit_sizes: list[int] = []
-        self.count = 0
+        self.totals = Totals(merges)
+        """What was added so far; `absorb` of another gather takes it."""
+
+    @property
+    def count(self) -> int:
         """Contributions added so far."""
+        return self.totals.count
 
     def add(self, contribution: Contribution | Any) -> None:
         """Adds a contribution, or a payload that holds one.
@@ -72,14 +117,17 @@ class Gather:
         """
         if not isinstance(contribution, Contribution):
             contribution = self._read(contribution)
-        self._sums = self._sums or [RunningSum() for _ in contribution.summands]
-        for total, summand in zip(self._sums, contribution.summands, strict=True):
-            total.add(summand)
-        for merged, report in zip(self._merged, contribution.reports, strict=True):
-            merged.add(report)
-        known = self._unit_sizes or [0] * len(contribution.unit_sizes)
-        self._unit_sizes = [total + size for total, size in zip(known, contribution.unit_sizes, strict=True)]
-        self.count += 1
+        self.totals.add(contribution)
+
+    def absorb(self, totals: Totals) -> None:
+        """Adds what another gather of this codec and state has added up, in one go.
+
+        Floats may then have other bits than those of adding one contribution after the other.
+
+        Raises:
+          ArgumentError: if a sum of 64-bit integers overflows.
+        """
+        self.totals.absorb(totals)
 
     def result(self) -> tuple[Any, Any]:
         """The decoded sum as a tree of JAX arrays, and the next round's state.
@@ -90,6 +138,4 @@ class Gather:
         """
         if self.count == 0:
             raise ArgumentError("a sum needs at least one contribution, got none")
-        sums = [total.total for total in self._sums]
-        reports = [merged.result() for merged in self._merged]
-        return self._finish(Summary(self.count, sums, reports, self._unit_sizes))
+        return self._finish(self.totals.summary())

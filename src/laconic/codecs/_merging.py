@@ -1,7 +1,8 @@
 """How what many clients send becomes one: sums that keep what each summand adds, minima, maxima and stacks.
 
-All of it streams, on the host. Integers are added in 64 bits and never wrap, floats in float32 or wider. A minimum or
-maximum starts from the first client's array, so it is right for any sign.
+All of it streams, on the host, and what parts of a cohort became can be merged again. Integers are added in 64 bits and
+never wrap, floats in float32 or wider. A minimum or maximum starts from the first client's array, so it is right for
+any sign.
 """
 
 import enum
@@ -19,6 +20,9 @@ class Accumulator(Protocol):
 
     def add(self, array: np.ndarray) -> None:
         """Takes one client's array."""
+
+    def absorb(self, later: Any) -> None:
+        """Takes what another accumulator of this kind has seen, of clients that come after."""
 
     def result(self) -> np.ndarray:
         """The arrays so far as one; at least one must have been added."""
@@ -55,11 +59,12 @@ class Merge(enum.Enum):
 
 
 class RunningSum:
-    """A sum of arrays; memory does not grow with their number."""
+    """A sum of arrays; memory does not grow with their number, and the arrays are not changed."""
 
     def __init__(self) -> None:
         self._total: np.ndarray | None = None
         self._dtype = np.dtype(np.float32)
+        self._is_own = False
 
     def add(self, array: np.ndarray) -> None:
         """Adds one array.
@@ -67,13 +72,15 @@ class RunningSum:
         Raises:
           ArgumentError: if a sum of integers leaves 64 bits. A sum of floats may become infinite, which shows.
         """
-        if self._total is None:
-            self._total, self._dtype = np.array(array, summed_dtype(array.dtype)), array.dtype
-            return
-        if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-            _check_overflow(self._total, array)
-        with np.errstate(over="ignore", invalid="ignore"):
-            np.add(self._total, array, out=self._total, casting="unsafe")
+        self._add(array, array.dtype)
+
+    def absorb(self, later: "RunningSum") -> None:
+        """Adds what another sum has added up.
+
+        Raises:
+          ArgumentError: see `add`.
+        """
+        self._add(later.total, later._dtype)
 
     @property
     def total(self) -> np.ndarray:
@@ -89,6 +96,30 @@ class RunningSum:
         """
         return fitted(self.total, self._dtype, "the sum")
 
+    def _add(self, array: np.ndarray, summand: np.dtype) -> None:
+        if self._total is None:
+            # A single summand is not copied: most parts of a small cohort are one client's.
+            self._total, self._dtype = np.asarray(array, summed_dtype(summand)), summand
+            return
+        # Narrower summands do not fill 64 bits, however many there are.
+        if summand.kind in "iu" and summand.itemsize == 8:
+            _check_overflow(self._total, array)
+        out = self._total if self._is_own else np.empty_like(self._total)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._total = np.add(self._total, array, out=out, casting="unsafe")
+        self._is_own = True
+
+    def __getstate__(self) -> tuple[np.ndarray, np.dtype]:
+        """Integers in as few bytes as they fit, since sums of codes are small and may have a long way to go."""
+        narrow = self.total
+        if narrow.dtype.kind in "iu" and narrow.size:
+            narrow = narrow.astype(np.result_type(*map(np.min_scalar_type, (narrow.min(), narrow.max()))))
+        return narrow, self._dtype
+
+    def __setstate__(self, state: tuple[np.ndarray, np.dtype]) -> None:
+        narrow, self._dtype = state
+        self._total, self._is_own = np.asarray(narrow, summed_dtype(self._dtype)), False
+
 
 class _Extreme:
     """An element-wise minimum or maximum."""
@@ -99,6 +130,9 @@ class _Extreme:
 
     def add(self, array: np.ndarray) -> None:
         self._so_far = array if self._so_far is None else self._combine(self._so_far, array)
+
+    def absorb(self, later: "_Extreme") -> None:
+        self.add(later.result())
 
     def result(self) -> np.ndarray:
         assert self._so_far is not None
@@ -113,6 +147,9 @@ class _Stack:
 
     def add(self, array: np.ndarray) -> None:
         self._arrays.append(array)
+
+    def absorb(self, later: "_Stack") -> None:
+        self._arrays += later._arrays
 
     def result(self) -> np.ndarray:
         return np.stack(self._arrays)

@@ -131,6 +131,11 @@ class ClientDataset:
     _source: BatchedClientData = field(repr=False)
 
     @property
+    def origin(self) -> tuple[BatchedClientData, tuple[str, int]]:
+        """What makes an equal object: `source.client(*arguments)`. Engines send the source once, for all clients."""
+        return self._source, (self.client_id, self.round_number)
+
+    @property
     def num_examples(self) -> int:
         """How many examples the client has; each counts once, however many epochs there are."""
         return self._source.clients.num_examples(self.client_id)

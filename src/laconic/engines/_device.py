@@ -34,8 +34,29 @@ class DeviceEngine:
     def run(self, client_pass: ClientPass, clients: Sequence[Client]) -> PassResult:
         """Runs the pass for all clients; a few stacks' outputs are held at a time, however large the cohort."""
         # Closed, so that no thread goes on after an error in the reduction.
-        with contextlib.closing(self._outputs(client_pass, clients)) as outputs:
+        with contextlib.closing(self.outputs(client_pass, clients)) as outputs:
             return client_pass.reduce(outputs)
+
+    def outputs(self, client_pass: ClientPass, clients: Sequence[Client]) -> Generator[ClientOutput, None, None]:
+        """The clients' outputs, in the order given; close it to drop clients that are not yet begun."""
+        coming: dict[int, Future[ClientOutput]] = {}
+        in_flight: collections.deque[list[Future[ClientOutput]]] = collections.deque()
+        due = 0
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="laconic-client")
+        try:
+            for begun in self._begun(client_pass, clients, pool):
+                coming |= begun
+                in_flight.append(list(begun.values()))
+                if len(in_flight) == _IN_FLIGHT:
+                    wait(in_flight.popleft())
+                while due in coming and coming[due].done():
+                    yield coming.pop(due).result()
+                    due += 1
+            for position in range(due, len(clients)):
+                yield coming.pop(position).result()
+        finally:
+            # On an error or Ctrl-C what is not yet begun is dropped.
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def plan(self, sizes: Sequence[int]) -> list[Stack]:
         """The stacks of a cohort whose clients have these numbers of batches, each at least 1.
@@ -82,27 +103,6 @@ class DeviceEngine:
                     devices=self._mesh(stack.devices),
                 )
                 yield {start + at: pool.submit(function) for at, function in zip(stack.members, finish, strict=True)}
-
-    def _outputs(self, client_pass: ClientPass, clients: Sequence[Client]) -> Generator[ClientOutput, None, None]:
-        """The clients' outputs, in the cohort's order."""
-        coming: dict[int, Future[ClientOutput]] = {}
-        in_flight: collections.deque[list[Future[ClientOutput]]] = collections.deque()
-        due = 0
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="laconic-client")
-        try:
-            for begun in self._begun(client_pass, clients, pool):
-                coming |= begun
-                in_flight.append(list(begun.values()))
-                if len(in_flight) == _IN_FLIGHT:
-                    wait(in_flight.popleft())
-                while due in coming and coming[due].done():
-                    yield coming.pop(due).result()
-                    due += 1
-            for position in range(due, len(clients)):
-                yield coming.pop(position).result()
-        finally:
-            # On an error or Ctrl-C what is not yet begun is dropped.
-            pool.shutdown(wait=True, cancel_futures=True)
 
     def _mesh(self, count: int) -> ClientsMesh:
         if count not in self._meshes:

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from laconic.engines._workers import number_of_workers
-from laconic.federated import Client, ClientPass, PassResult
+from laconic.federated import Client, ClientOutput, ClientPass, PassResult
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -26,8 +26,12 @@ class LocalEngine:
     def run(self, client_pass: ClientPass, clients: Sequence[Client]) -> PassResult:
         """Runs the pass for all clients; at most two outputs for each worker are held at a time."""
         # Closed, so that no worker goes on after an error in the reduction.
-        with contextlib.closing(ordered_map(client_pass.run_client, clients, self.workers)) as outputs:
+        with contextlib.closing(self.outputs(client_pass, clients)) as outputs:
             return client_pass.reduce(outputs)
+
+    def outputs(self, client_pass: ClientPass, clients: Sequence[Client]) -> Generator[ClientOutput, None, None]:
+        """The clients' outputs, in the order given; close it to drop clients that are not yet begun."""
+        return ordered_map(client_pass.run_client, clients, self.workers)
 
     def __repr__(self) -> str:
         return f"engines.local(workers={self.workers})"

@@ -46,7 +46,7 @@ class Settings:
     seed: int
     logdir: Path
     workers: int | None
-    engine: Literal["auto", "local", "device"] = "auto"
+    engine: Literal["auto", "local", "device", "ray"] = "auto"
 
 
 def demo(settings: Settings) -> bool:
@@ -92,6 +92,8 @@ def _engine(settings: Settings) -> Engine:
             return engines.local(settings.workers)
         case "device":
             return engines.device(workers=settings.workers)
+        case "ray":
+            return engines.ray(workers=settings.workers)
         case "auto":
             return engines.auto(settings.workers)
 

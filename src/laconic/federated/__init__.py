@@ -22,11 +22,14 @@ from laconic.federated._intrinsics import federated_sum as federated_sum
 from laconic.federated._intrinsics import federated_value as federated_value
 from laconic.federated._intrinsics import federated_zip as federated_zip
 from laconic.federated._pass import Client as Client
-from laconic.federated._pass import ClientOutput as ClientOutput
 from laconic.federated._pass import ClientPass as ClientPass
 from laconic.federated._pass import Engine as Engine
 from laconic.federated._pass import PassResult as PassResult
 from laconic.federated._pass import ReferenceEngine as ReferenceEngine
+from laconic.federated._portable import PortableClient as PortableClient
+from laconic.federated._portable import PortablePass as PortablePass
+from laconic.federated._reduction import ClientOutput as ClientOutput
+from laconic.federated._reduction import Part as Part
 from laconic.federated._traffic import Traffic as Traffic
 from laconic.federated._traffic import TrafficEntry as TrafficEntry
 from laconic.federated._traffic import format_bytes as format_bytes

@@ -26,7 +26,7 @@ from laconic.federated._graph import (
     Value,
     topological,
 )
-from laconic.federated._pass import Client, ClientPass, Engine, PassResult, ReferenceEngine
+from laconic.federated._pass import Client, ClientPass, Engine, PassInputs, PassResult, ReferenceEngine
 from laconic.federated._plan import Phase, phases
 from laconic.federated._traffic import Traffic, TrafficEntry, merged
 from laconic.federated._types import CLIENTS, FederatedType, member_type
@@ -59,16 +59,16 @@ class Computation:
         returned = function(*map(Value, self._parameters))
         self._leaves, self._structure = jax.tree.flatten(returned, is_leaf=lambda leaf: isinstance(leaf, Value))
         self._results = [leaf._node for leaf in self._leaves if isinstance(leaf, Value)]
-        self._nodes = topological(self._results)
+        self.nodes = tuple(topological(self._results))
         self._check_parameters()
-        self._phases = phases(self._results)
-        cached = [node for node in self._nodes if isinstance(node, Broadcast) and node.since is not None]
+        self.phases = tuple(phases(self._results))
+        cached = [node for node in self.nodes if isinstance(node, Broadcast) and node.since is not None]
         if len(cached) > 1:
             raise PlacementError(f"{self.name} has {len(cached)} broadcasts with a since; one value may have it")
         self._cached = cached[0] if cached else None
         self._needs_key = any(
             isinstance(node, ClientKey) or (isinstance(node, (Broadcast, Aggregate)) and node.codec.is_stochastic)
-            for node in self._nodes
+            for node in self.nodes
         )
 
     @property
@@ -80,6 +80,10 @@ class Computation:
         results = [str(leaf.type) if isinstance(leaf, Value) else _constant_notation(leaf) for leaf in self._leaves]
         result = results[0] if len(results) == 1 else f"<{','.join(results)}>"
         return f"({arguments} -> {result})"
+
+    def __reduce__(self) -> Any:
+        """Built again from the function wherever it arrives, so that nothing compiled has to be sent."""
+        return Computation, (self._function, self._types)
 
     def __repr__(self) -> str:
         return f"<federated computation {self.name} {self.type_signature}>"
@@ -120,7 +124,7 @@ class Computation:
         held, wanted = self._checked_held(held or {}, earlier or {}, clients)
         entries: list[TrafficEntry] = []
         per_client = {client.id: (0, 0) for client in clients} if per_client_traffic else {}
-        for index, phase in enumerate(self._phases):
+        for index, phase in enumerate(self.phases):
             env.update((node, node.value) for node in phase.constants)
             for step in phase.server:
                 step(env)
@@ -164,27 +168,12 @@ class Computation:
         for step in phase.shared:
             step(env)
         alike = {node for step in phase.shared for node in step.outputs}
-        client_pass = ClientPass(
-            given=phase.given,
-            steps=phase.clients,
-            remembered=phase.remembered,
-            after=phase.after,
-            aggregates=phase.aggregates,
-            kept=phase.kept,
-            stacked=phase.stacked,
-            uplink=phase.uplink,
-            received={
-                node: value for node, value in env.items() if isinstance(node, (Broadcast, Held)) or node in alike
-            },
-            parameters=sent.parameters,
-            states=aggregate_states,
-            key=key,
-            index=index,
-        )
-        result = engine.run(client_pass, clients)
+        received = {node: value for node, value in env.items() if isinstance(node, (Broadcast, Held)) or node in alike}
+        inputs = PassInputs(received, sent.parameters, aggregate_states, key, len(clients))
+        result = engine.run(ClientPass(self, index, inputs), clients)
         env.update(result.values)
         crossings = dict(zip(phase.broadcasts, sent.states, strict=True)) | result.next_states
-        for node in self._nodes:
+        for node in self.nodes:
             if isinstance(node, NextState) and node.inputs[0] in crossings:
                 env[node] = crossings[node.inputs[0]]
             elif isinstance(node, Count) and node.inputs[0] in result.next_states:
@@ -203,7 +192,7 @@ class Computation:
         return own, {call: earlier[call] for call in dict.fromkeys(own.values())}
 
     def _check_parameters(self) -> None:
-        for node in self._nodes:
+        for node in self.nodes:
             if isinstance(node, Parameter) and node not in self._parameters:
                 raise PlacementError(
                     f"a value of another computation, {node.type}, is used here; pass it as an argument"

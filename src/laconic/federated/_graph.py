@@ -106,11 +106,12 @@ class Aggregate(Node):
 class Reduction:
     """A streaming reduction at the server: `report(accumulate(... accumulate(zero, value_1) ..., value_n))`.
 
-    `start(value)` makes the first accumulator.
+    `start(value)` makes the first accumulator, and `merge` one of those of a stretch of the cohort and the next.
     """
 
     start: Callable[[Any], Any]
     accumulate: Callable[[Any, Any], Any]
+    merge: Callable[[Any, Any], Any]
     report: Callable[[Any], Any]
 
 

@@ -257,8 +257,8 @@ def federated_aggregate(
     Args:
       value: `{A}@CLIENTS`.
       zero: the first accumulator, a tree of arrays of type U.
-      accumulate: U, A -> U. Engines call it in cohort order.
-      merge: U, U -> U, for engines that accumulate parts of a cohort apart.
+      accumulate: U, A -> U, in the order of the cohort, over a stretch of it.
+      merge: U, U -> U, of stretches of the cohort, in order.
       report: U -> R.
       label: what the traffic calls the value.
       kind: what the traffic counts it as.
@@ -281,7 +281,7 @@ def federated_aggregate(
             raise PlacementError(f"federated_aggregate's {name} must return zero's type, {accumulator}, got {got}")
     result = _result_type(report, (accumulator,), "federated_aggregate's report")
     compiled = jax.jit(accumulate)
-    reduction = Reduction(lambda first: compiled(zero, first), compiled, jax.jit(report))
+    reduction = Reduction(lambda first: compiled(zero, first), compiled, jax.jit(merge), jax.jit(report))
     return _reduced(Value(node), "federated_aggregate", reduction, label, kind, result)
 
 
@@ -300,7 +300,8 @@ def _first_then(combine: Callable[[Any, Any], Any]) -> Reduction:
     def accumulate(total: Any, value: Any) -> Any:
         return jax.tree.map(combine, total, value)
 
-    return Reduction(lambda first: first, jax.jit(accumulate), lambda total: total)
+    compiled = jax.jit(accumulate)
+    return Reduction(lambda first: first, compiled, compiled, lambda total: total)
 
 
 def _reduced(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,10 +15,10 @@ from laconic.codecs import Contribution, Devices, Payload, random
 from laconic.codecs._stack import Fetched
 from laconic.codecs.random import Key
 from laconic.errors import PlacementError
-from laconic.federated._crossing import Uplink, times
-from laconic.federated._fusion import Step
-from laconic.federated._graph import Aggregate, ClientKey, Constant, NextMemory, Node, Parameter
-from laconic.federated._stack import SequenceRows, StackedWork, StackInputs, sized, stacked_rows
+from laconic.federated._graph import ClientKey, Constant, Node, Parameter
+from laconic.federated._plan import Phase
+from laconic.federated._reduction import ClientOutput, Part, Reducer, stretches
+from laconic.federated._stack import SequenceRows, StackInputs, sized, stacked_rows
 from laconic.federated._traffic import TrafficEntry
 from laconic.federated._types import MemberType, member_type
 
@@ -33,16 +34,6 @@ class Client:
 
     id: str
     arguments: Mapping[Node, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class ClientOutput:
-    """What one client's pass gave: what it sent, and the values that stay with it but are results."""
-
-    client_id: str
-    contributions: list[Contribution]
-    payload: Payload | None
-    kept: list[Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,58 +55,62 @@ class PassResult:
     sent: dict[str, int]
 
 
-class ClientPass:
-    """The clients' part of a computation between two crossings.
+@dataclasses.dataclass(frozen=True)
+class PassInputs:
+    """What a pass begins with, besides the program.
 
-    An engine maps `run_client`, or begins stacks of clients with `run_stack`, and streams into `reduce`.
-
-    Args:
-      given: parameters, constants and keys, with which the clients begin.
-      steps: what each client then computes, in order.
-      remembered: what clients remember after their aggregates.
-      after: what each client computes from that, in order, once it has sent.
-      aggregates: what is sent to the server.
-      kept: results that stay at the clients.
-      stacked: `steps`, for many clients at once.
-      uplink: how the aggregates travel.
+    Attributes:
       received: what is the same at all clients: values of broadcasts, and what follows from these.
       parameters: each aggregate's encode parameters, as received.
       states: each aggregate's codec state, at the server.
       key: of this call.
-      index: of this pass in the computation.
+      count: clients of the cohort.
     """
 
-    def __init__(
-        self,
-        *,
-        given: Sequence[Node],
-        steps: Sequence[Step],
-        remembered: Sequence[NextMemory],
-        after: Sequence[Step],
-        aggregates: Sequence[Aggregate],
-        kept: Sequence[Node],
-        stacked: StackedWork,
-        uplink: Uplink,
-        received: Mapping[Node, Any],
-        parameters: Sequence[Any],
-        states: Sequence[Any],
-        key: Key,
-        index: int,
-    ):
-        self._given = given
-        self._steps = steps
-        self._remembered = remembered
-        self._after = after
-        self._aggregates = aggregates
-        self._kept = kept
-        self._stacked = stacked
-        self._uplink = uplink
-        self._received = received
-        self._parameters = parameters
-        self._states = states
-        self._key = key
-        self._index = index
+    received: Mapping[Node, Any]
+    parameters: Sequence[Any]
+    states: Sequence[Any]
+    key: Key
+    count: int
+
+
+class Program(Protocol):
+    """What a pass is part of: a computation, as far as a pass must know it."""
+
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """All nodes; the same ones in the same order wherever the program is built."""
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """Whose clients' parts are passes."""
+
+
+class ClientPass:
+    """The clients' part of a computation between two crossings.
+
+    An engine maps `run_client`, or begins stacks of clients with `run_stack`, and streams the outputs into `reduce`. To
+    run clients elsewhere, it sends the `program` once and a `PortablePass` for each pass, has the same pass there,
+    brings back a `part` for each of the `stretches`, and gives these to `total`.
+
+    Args:
+      program: the computation.
+      index: of this pass in it.
+      inputs: what it begins with.
+    """
+
+    def __init__(self, program: Program, index: int, inputs: PassInputs):
+        self.program = program
+        self.index = index
+        self.inputs = inputs
+        self._phase = program.phases[index]
+        self._reducer = Reducer(self._phase.aggregates, inputs.states, len(self._phase.kept), self._phase.uplink)
         self._shared: dict[Devices, Any] = {}
+
+    @property
+    def stretches(self) -> list[range]:
+        """The parts of the cohort, as positions in it, that are reduced apart: a function of its size alone."""
+        return stretches(self.inputs.count)
 
     def run_client(self, client: Client) -> ClientOutput:
         """Runs one client: computes, encodes its message, and decodes that as far as it must be before the sum.
@@ -124,7 +119,7 @@ class ClientPass:
         """
         with _named(client):
             values = self._given_values(client)
-            for step in self._steps:
+            for step in self._phase.clients:
                 step(values)
             return self._output(client, values, self._send(client, values))
 
@@ -136,7 +131,7 @@ class ClientPass:
         """
         arguments, size = dict(client.arguments), 1
         with _named(client):
-            for node in self._stacked.sequences:
+            for node in self._phase.stacked.sequences:
                 arguments[node], own = sized(arguments[node])
                 size = max(size, own)
         return Client(client.id, arguments), size
@@ -162,18 +157,18 @@ class ClientPass:
         Raises:
           ArgumentError: if a sequence has more elements than there are steps.
         """
-        values = self._stacked.run(devices, self._shared_on(devices), self._inputs(clients, rows, steps))
+        values = self._phase.stacked.run(devices, self._shared_on(devices), self._stack_inputs(clients, rows, steps))
         contribution = None
-        outgoing = [node.inputs[0] for node in self._aggregates]
-        if self._aggregates and self._uplink.can_stack:
-            contribution = self._uplink.send_stack(
+        outgoing = [node.inputs[0] for node in self._phase.aggregates]
+        if self._phase.aggregates and self._phase.uplink.can_stack:
+            contribution = self._phase.uplink.send_stack(
                 [values[node] for node in outgoing],
-                self._parameters,
-                self._states,
+                self.inputs.parameters,
+                self.inputs.states,
                 self._stacked_keys(clients, rows),
                 devices,
             )
-            values = {node: value for node, value in values.items() if node in self._kept}
+            values = {node: value for node, value in values.items() if node in self._phase.kept}
         fetched = Fetched(list(values.values()))
 
         def finish(position: int) -> ClientOutput:
@@ -190,66 +185,68 @@ class ClientPass:
 
     def reduce(self, outputs: Iterable[ClientOutput]) -> PassResult:
         """Reduces clients' outputs as they arrive; they must come in cohort order, so that the same bits come out."""
-        reducers = [_Reducer(node, state) for node, state in zip(self._aggregates, self._states, strict=True)]
-        kept: list[list[Any]] = [[] for _ in self._kept]
-        entries: list[TrafficEntry] = []
-        sent = {}
-        for output in outputs:
-            for reducer, contribution in zip(reducers, output.contributions, strict=True):
-                reducer.add(contribution)
-            for collected, value in zip(kept, output.kept, strict=True):
-                collected.append(value)
-            if output.payload is not None:
-                entries = list(times([*entries, *self._uplink.entries(output.payload)], 1))
-            sent[output.client_id] = 0 if output.payload is None else len(output.payload)
-        results = {reducer.node: reducer.result() for reducer in reducers}
-        values: dict[Node, Any] = {node: value for node, (value, _) in results.items()} | dict(
-            zip(self._kept, kept, strict=True)
-        )
-        return PassResult(
-            values, {node: state for node, (_, state) in results.items()}, len(sent), tuple(entries), sent
-        )
+        coming = iter(outputs)
+        return self.total(self.part(itertools.islice(coming, len(stretch))) for stretch in self.stretches)
+
+    def part(self, outputs: Iterable[ClientOutput]) -> Part:
+        """Reduces the outputs of one of the `stretches`, which must come in cohort order."""
+        return self._reducer.part(outputs)
+
+    def total(self, parts: Iterable[Part]) -> PassResult:
+        """The pass's result from one part for each of the `stretches`, which must come in their order."""
+        whole = functools.reduce(self._reducer.merged, parts)
+        aggregates = self._phase.aggregates
+        results = self._reducer.results(whole)
+        values: dict[Node, Any] = {node: value for node, (value, _) in zip(aggregates, results, strict=True)}
+        values.update(zip(self._phase.kept, whole.kept, strict=True))
+        states: dict[Node, Any] = {node: state for node, (_, state) in zip(aggregates, results, strict=True)}
+        return PassResult(values, states, len(whole.sent), whole.entries, whole.sent)
 
     def _given_values(self, client: Client) -> dict[Node, Any]:
         """What a client begins with."""
-        values: dict[Node, Any] = dict(self._received)
-        for node in self._given:
+        values: dict[Node, Any] = dict(self.inputs.received)
+        for node in self._phase.given:
             match node:
                 case Parameter():
                     values[node] = _argument(node, client.arguments[node])
                 case Constant():
                     values[node] = node.value
                 case ClientKey():
-                    values[node] = random.derive(self._key, "client", client.id)
+                    values[node] = random.derive(self.inputs.key, "client", client.id)
         return values
 
     def _send(self, client: Client, values: dict[Node, Any]) -> tuple[list[Contribution], Payload | None]:
         """A client's message; adds to its values what it computes after having sent."""
-        if not self._aggregates:
+        if not self._phase.aggregates:
             return [], None
-        outgoing = [values[node.inputs[0]] for node in self._aggregates]
+        outgoing = [values[node.inputs[0]] for node in self._phase.aggregates]
         memories = [
-            node.codec.initial_memory() if node.memory is None else values[node.memory] for node in self._aggregates
+            node.codec.initial_memory() if node.memory is None else values[node.memory]
+            for node in self._phase.aggregates
         ]
         key = self._message_key(client)
-        sent, payload, memories = self._uplink.send(outgoing, self._parameters, self._states, memories, key)
-        remembered: dict[Node, Any] = dict(zip(self._aggregates, memories, strict=True))
-        values.update((node, remembered[node.inputs[0]]) for node in self._remembered)
-        for step in self._after:
+        sent, payload, memories = self._phase.uplink.send(
+            outgoing, self.inputs.parameters, self.inputs.states, memories, key
+        )
+        remembered: dict[Node, Any] = dict(zip(self._phase.aggregates, memories, strict=True))
+        values.update((node, remembered[node.inputs[0]]) for node in self._phase.remembered)
+        for step in self._phase.after:
             step(values)
         return sent, payload
 
     def _output(
         self, client: Client, values: Mapping[Node, Any], sent: tuple[list[Contribution], Payload | None]
     ) -> ClientOutput:
-        return ClientOutput(client.id, *sent, [values[node] for node in self._kept])
+        return ClientOutput(client.id, *sent, [values[node] for node in self._phase.kept])
 
     def _message_key(self, client: Client) -> Key | None:
         """Of one client's message; None where no stage draws."""
-        return random.derive(self._key, "aggregate", self._index, client.id) if self._uplink.is_stochastic else None
+        if not self._phase.uplink.is_stochastic:
+            return None
+        return random.derive(self.inputs.key, "aggregate", self.index, client.id)
 
     def _stacked_keys(self, clients: Sequence[Client], rows: int) -> Any:
-        if not self._uplink.is_stochastic:
+        if not self._phase.uplink.is_stochastic:
             return None
         return stacked_rows([self._message_key(client) for client in clients], rows)
 
@@ -257,13 +254,14 @@ class ClientPass:
         """What is the same for all clients, brought to the devices once in a pass."""
         if devices not in self._shared:
             values = [
-                node.value if isinstance(node, Constant) else self._received[node] for node in self._stacked.shared
+                node.value if isinstance(node, Constant) else self.inputs.received[node]
+                for node in self._phase.stacked.shared
             ]
             self._shared[devices] = devices.share(values)
         return self._shared[devices]
 
-    def _inputs(self, clients: Sequence[Client], rows: int, steps: int) -> StackInputs:
-        work = self._stacked
+    def _stack_inputs(self, clients: Sequence[Client], rows: int, steps: int) -> StackInputs:
+        work = self._phase.stacked
         sequences = [SequenceRows(node.type.member.element, rows, steps) for node in work.sequences]
         arguments: list[list[Any]] = [[] for _ in work.arguments]
         for row, client in enumerate(clients):
@@ -318,30 +316,3 @@ class ReferenceEngine:
     def run(self, client_pass: ClientPass, clients: Sequence[Client]) -> PassResult:
         """Runs the clients in turn."""
         return client_pass.reduce(map(client_pass.run_client, clients))
-
-
-class _Reducer:
-    """The server's end of one aggregate."""
-
-    def __init__(self, node: Aggregate, state: Any):
-        self.node = node
-        self._gather = node.codec.gather(state)
-        self._accumulator: Any = None
-        self._started = False
-
-    def add(self, contribution: Contribution) -> None:
-        reduction = self.node.reduction
-        if reduction is None:
-            self._gather.add(contribution)
-            return
-        # Only sums have a codec; any other value travels as it is, so that its summands are the value itself.
-        codec = self.node.codec
-        arrays = [np.asarray(array, spec.dtype) for array, spec in zip(contribution.summands, codec.specs, strict=True)]
-        value = jax.tree.unflatten(codec.structure, arrays)
-        self._accumulator = reduction.accumulate(self._accumulator, value) if self._started else reduction.start(value)
-        self._started = True
-
-    def result(self) -> tuple[Any, Any]:
-        if self.node.reduction is None:
-            return self._gather.result()
-        return self.node.reduction.report(self._accumulator), ()

@@ -1,6 +1,7 @@
 """How good a model is: on data in one place, or at the clients."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -50,7 +51,7 @@ class Evaluation:
         self._codec = codec
         self._engine = engine
         self._computations: dict[Any, Computation] = {}
-        self._step = jax.jit(self._add_batch)
+        self._step = jax.jit(functools.partial(_add_batch, model))
 
     def central(self, weights: Weights, batches: Iterable[Any]) -> dict[str, float]:
         """The metrics over batches in one place.
@@ -87,26 +88,30 @@ class Evaluation:
         run = self._computations[types].run(weights, list(cohort), key=key, engine=self._engine)
         return EvaluationResult(finalize_metrics(self._model, run.result), run.traffic)
 
-    def _add_batch(self, weights: Weights, sums: Any, batch: Any) -> Any:
-        more = metric_sums(self._model, self._model.predict(weights, batch.x), batch.y, batch.mask)
-        return jax.tree.map(jnp.add, sums, more)
-
     def _build(self, weights_type: Any, batches: SequenceType) -> Computation:
+        # Not `self`: an engine that sends the computation elsewhere would have to send itself.
+        model, codec = self._model, self._codec
+
         def init(weights: Weights) -> Any:
-            return weights, zero_sums(self._model, weights, batches.element.structs)
+            return weights, zero_sums(model, weights, batches.element.structs)
 
         def step(carry: Any, batch: Any) -> Any:
             weights, sums = carry
-            return weights, self._add_batch(weights, sums, batch)
+            return weights, _add_batch(model, weights, sums, batch)
 
         fold = ClientWork(init, step, lambda carry, _: carry[1])
 
         @federated_computation(at_server(weights_type), at_clients(batches))
         def federated_evaluation(weights: Any, data: Any) -> Any:
-            received = federated_broadcast(weights, codec=self._codec)
+            received = federated_broadcast(weights, codec=codec)
             return federated_sum(federated_map(fold, (received, data)), label="metrics", kind="metrics")
 
         return federated_evaluation
+
+
+def _add_batch(model: Model, weights: Weights, sums: Any, batch: Any) -> Any:
+    more = metric_sums(model, model.predict(weights, batch.x), batch.y, batch.mask)
+    return jax.tree.map(jnp.add, sums, more)
 
 
 def evaluation(model: Model, *, codec: CodecFor | None = None, engine: Engine | None = None) -> Evaluation:

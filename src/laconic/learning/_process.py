@@ -261,14 +261,18 @@ class LearningProcess:
         return initial if jax.tree.leaves(initial) else None
 
     def _build(self, parts_type: Any, batches: SequenceType, memory_types: Sequence[FederatedType]) -> Computation:
+        # Not `self`: an engine that sends the computation elsewhere would have to send itself.
+        distribute, train = self._distributor.next, self._client_work.next
+        aggregate, finalize = self._aggregator.next, self._finalizer.next
+
         @federated_computation(at_server(parts_type), at_clients(batches), *memory_types)
         def federated_round(parts: Any, data: Any, *memory: Any) -> Any:
             weights, distributor, client_work, aggregator, finalizer = parts
-            distributor, received = self._distributor.next(distributor, weights)
-            client_work, result = self._client_work.next(client_work, received, data)
-            aggregator, mean, *updated = self._aggregator.next(aggregator, result.update, result.weight, *memory)
+            distributor, received = distribute(distributor, weights)
+            client_work, result = train(client_work, received, data)
+            aggregator, mean, *updated = aggregate(aggregator, result.update, result.weight, *memory)
             sums = federated_sum(result.metrics, label="metrics", kind="metrics")
-            finalizer, weights = self._finalizer.next(finalizer, weights, mean.update)
+            finalizer, weights = finalize(finalizer, weights, mean.update)
             return (weights, distributor, client_work, aggregator, finalizer), sums, mean.left_out, *updated
 
         return federated_round

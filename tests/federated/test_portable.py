@@ -1,0 +1,117 @@
+"""Passes as data."""
+
+import pickle
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from laconic import codecs
+from laconic.federated import (
+    SERVER,
+    PortableClient,
+    PortablePass,
+    ReferenceEngine,
+    at_clients,
+    at_server,
+    federated_aggregate,
+    federated_broadcast,
+    federated_client_key,
+    federated_computation,
+    federated_map,
+    federated_max,
+    federated_mean,
+    federated_sum,
+    federated_value,
+)
+from laconic.federated._reduction import stretches
+
+X = np.zeros(300, np.float32)
+
+
+def several(model, values, unused):
+    """Two passes with all that may belong to one: broadcasts, keys, constants, sums, other reductions, kept results."""
+    received = federated_broadcast(model, codec=codecs.uniform_quantization(8))
+    keys = federated_client_key()
+    noisy = federated_map(lambda x, m, key: x + m + key.sum().astype(jnp.float32) * 1e-12, (values, received, keys))
+    mean = federated_mean(noisy, codec=codecs.stochastic_grid(step_in_rms=2.0))
+    again = federated_broadcast(federated_map(jnp.add, (mean, federated_value(np.float32(1), SERVER))))
+    off = federated_map(lambda x, m: jnp.abs(x - m).max(), (values, again))
+    far = federated_aggregate(off, np.float32(0), lambda t, x: t * 0.9 + x, lambda a, b: a * 0.9 + b, jnp.sqrt)
+    return mean, federated_max(off), far, off
+
+
+TYPES = at_server(X), at_clients(X), at_clients(jnp.int32)
+computation = federated_computation(*TYPES)(several)
+
+
+def values(count):
+    """Of very different sizes, so that another order of summation gives other bits."""
+    generator = np.random.default_rng(0)
+    return [np.float32(10.0 ** generator.integers(-4, 4) * generator.standard_normal(300)) for _ in range(count)]
+
+
+class Elsewhere:
+    """Each stretch of clients in a pass of its own, of a program of its own, both made of bytes."""
+
+    def run(self, client_pass, clients):
+        program = client_pass.program
+        other = pickle.loads(pickle.dumps(program))
+        portable = pickle.dumps(PortablePass.of(client_pass))
+        parts = []
+        for stretch in client_pass.stretches:
+            bound = pickle.loads(portable).bind(other)
+            sent = pickle.dumps([PortableClient.of(clients[position], program) for position in stretch])
+            own = [client.bind(other) for client in pickle.loads(sent)]
+            parts.append(pickle.dumps(bound.part(map(bound.run_client, own))))
+        return client_pass.total(map(pickle.loads, parts))
+
+
+@pytest.mark.parametrize("count", [1, 2, 64, 65, 150])
+def test_a_pass_that_was_sent_has_the_same_bits(count):
+    """Results and traffic, with one client to a stretch and with several."""
+    arguments = np.linspace(0, 1, 300, dtype=np.float32), values(count), list(np.arange(count, dtype=np.int32))
+    expected = computation.run(*arguments, key=5, engine=ReferenceEngine())
+    found = computation.run(*arguments, key=5, engine=Elsewhere())
+    jax.tree.map(np.testing.assert_array_equal, found.result, expected.result)
+    assert found.traffic == expected.traffic
+
+
+def test_a_computation_is_built_again_in_another_process():
+    """From its function and types; the type that it has there is the same."""
+    script = "import pickle, sys; print(pickle.load(sys.stdin.buffer).type_signature)"
+
+    run = subprocess.run(
+        [sys.executable, "-c", script], input=pickle.dumps(example), capture_output=True, check=True, timeout=120
+    )
+    assert run.stdout.decode().strip() == example.type_signature == "({float32}@CLIENTS -> float32@SERVER)"
+
+
+example = federated_computation(at_clients(jnp.float32))(federated_sum)
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 129, 1000, 10_000])
+def test_stretches(count):
+    """They are the cohort, in order, at most 64, of one length but for the last."""
+    found = stretches(count)
+    assert [position for stretch in found for position in stretch] == list(range(count))
+    assert len(found) <= 64
+    assert len({len(stretch) for stretch in found[:-1]}) <= 1
+    assert len(found[-1]) <= len(found[0])
+
+
+def test_sums_of_codes_travel_narrow():
+    """A part of a sum of small integers takes few bytes, and is as wide as before when it arrives."""
+    bound = codecs.bind(codecs.uniform_quantization(4, value_range=(-1, 1)), X)
+    gather = bound.gather()
+    for seed in range(3):
+        gather.add(bound.encode_contribution(np.float32(np.linspace(-1, 1, 300)), key=codecs.random.key(seed)))
+    sent = pickle.dumps(gather.totals)
+    assert len(sent) < 300 * 2 + 1000
+    other = bound.gather()
+    other.absorb(pickle.loads(sent))
+    other.absorb(bound.gather().totals)
+    np.testing.assert_array_equal(other.result()[0], gather.result()[0])

@@ -21,5 +21,5 @@ def test_the_environment_says_how_many(monkeypatch):
 def test_what_is_no_number_of_threads(monkeypatch, wanted):
     """Anything else than a positive whole number is refused, by the variable's name."""
     monkeypatch.setenv("LACONIC_WORKERS", wanted)
-    with pytest.raises(ArgumentError, match=f"LACONIC_WORKERS must be a whole number, at least 1, got '{wanted}'; unset"):
+    with pytest.raises(ArgumentError, match=f"LACONIC_WORKERS must be a whole number, .* got '{wanted}'; unset"):
         engines.local()

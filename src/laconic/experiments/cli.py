@@ -33,10 +33,10 @@ def demo(
       clients_per_round: how many of the 30 clients take part in a round.
       seed: of all that is random; the same seed gives the same result.
       logdir: for curves, TensorBoard logs and CSV files; where it is not empty, logdir-2 is used, and so on.
-      workers: threads that work on clients, or Ray's processes; 0 takes as many as the environment variable LACONIC_WORKERS says, or else
-        one for each processor core.
-      engine: where clients train: "local" in threads, "device" many at once on an accelerator, "ray" in processes of the
-        cluster that RAY_ADDRESS names or of a new one, "auto" on an accelerator if there is one, else in threads.
+      workers: threads that work on clients, or Ray's processes; 0 takes as many as the environment variable
+        LACONIC_WORKERS says, or else one for each processor core.
+      engine: where clients train: "local" in threads, "device" many at once on an accelerator, "ray" in processes of
+        the cluster that RAY_ADDRESS names or of a new one, "auto" on an accelerator if there is one, else in threads.
     """
     # Here, and not above: JAX takes most of a second to load, which `--help` should not.
     from laconic.experiments import _demo

@@ -58,22 +58,26 @@ def bare_loop(model: learning.Model, weights: Any, workers: int) -> Callable[[Se
     return run
 
 
-def measure(train: data.ClientData, rounds: int, workers: int) -> dict[str, list[float]]:
-    """Seconds of each round, by name."""
-    model = learning.models.fedavg_cnn()
-    batched = train.batched(20, shuffle=True)
+def compressions() -> dict[str, learning.Compression | None]:
+    """What is compared."""
 
     def codec_for(spec: codecs.TensorSpec) -> codecs.Codec:
         return codecs.uniform_quantization(8) if spec.size > 10_000 else codecs.identity()
 
-    compressions = {
+    return {
         "fp32": None,
         "8 bit": learning.Compression("8 bit", learning.encoded_broadcast(codec_for), learning.encoded_mean(codec_for)),
         "balanced": learning.presets.balanced(),
     }
+
+
+def measure(train: data.ClientData, rounds: int, workers: int) -> dict[str, list[float]]:
+    """Seconds of each round, by name."""
+    model = learning.models.fedavg_cnn()
+    batched = train.batched(20, shuffle=True)
     processes = {
         name: learning.fed_avg(model, optax.sgd(RATE), compression=compression, engine=engines.local(workers))
-        for name, compression in compressions.items()
+        for name, compression in compressions().items()
     }
     states = {name: process.initialize(seed=0) for name, process in processes.items()}
     bare = bare_loop(model, states["fp32"].weights, workers)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from laconic.engines._memory import keep_freed_memory
 from laconic.engines._workers import number_of_workers
 from laconic.federated import Client, ClientOutput, ClientPass, PassResult
 
@@ -31,6 +32,7 @@ class LocalEngine:
 
     def outputs(self, client_pass: ClientPass, clients: Sequence[Client]) -> Generator[ClientOutput, None, None]:
         """The clients' outputs, in the order given; close it to drop clients that are not yet begun."""
+        keep_freed_memory()
         return ordered_map(client_pass.run_client, clients, self.workers)
 
     def __repr__(self) -> str:
@@ -39,6 +41,9 @@ class LocalEngine:
 
 def local(workers: int | None = None) -> LocalEngine:
     """An engine of `workers` threads on this machine.
+
+    When it first runs, it tells glibc to keep up to 1 GiB of freed memory for this process, unless the environment says
+    how memory is to be managed (`GLIBC_TUNABLES`, `MALLOC_TRIM_THRESHOLD_`, `LD_PRELOAD`).
 
     None takes as many as the environment variable LACONIC_WORKERS says, or else one for each processor that this
     process may use.

@@ -27,7 +27,7 @@ from laconic.federated import Value, federated_broadcast, federated_held, federa
 from laconic.learning._model import Weights
 from laconic.learning._parts import Distributor, all_finite
 
-STEP_IN_RMS = 2.5
+STEP_IN_RMS = 2.0
 
 _STEPS_PER_OCTAVE = 2
 _MATRIX = 2**12  # entries, from which a tensor is coded by its rows and columns
@@ -109,7 +109,7 @@ def reference_broadcast(
     Args:
       step_in_rms: the step over the root mean square of the difference; or a schedule, a function that JAX can trace
         from the broadcast's number, int32 and 0 for the first, to that (any of optax's); it must stay above zero, or
-        the round is refused. A step is not finer than 2**-22 of the largest difference. None is 2.5.
+        the round is refused. A step is not finer than 2**-22 of the largest difference. None is 2.0.
       codec: instead of the grid: a codec, a tree of codecs like the model, or a function that is called once for each
         model tensor's spec and gives its codec.
       reference: None is the model before the first round; else weights that clients hold.

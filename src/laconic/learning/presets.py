@@ -70,10 +70,10 @@ def careful() -> Compression:
 
 
 def balanced() -> Compression:
-    """The one to begin with: forty to a hundred and thirty times fewer bytes, and as good a model or nearly.
+    """The one to begin with: forty to a hundred times fewer bytes, and as good a model or nearly.
 
     It goes by the model's size. From 2**17 weights on: down, the difference from the model before the first round, on
-    a grid of 2.5 root mean squares (`reference_broadcast`); up, all tensors as one vector on an unbiased grid of 56
+    a grid of 2 root mean squares (`reference_broadcast`); up, all tensors as one vector on an unbiased grid of 40
     (`codecs.stochastic_grid`). That costs the tutorial's CNN and a perceptron no accuracy that could be measured.
     Smaller models take few bytes anyhow, and cannot spread as much noise over weights that hardly matter: down, a
     dithered grid of 2 root mean squares; up, one of 12.
@@ -82,7 +82,7 @@ def balanced() -> Compression:
     """
     return _by_size(
         "balanced",
-        large=_with_grid("large", reference_broadcast(), up=56.0),
+        large=_with_grid("large", reference_broadcast(), up=40.0),
         small=_with_grid("small", _dithered_broadcast(2.0), up=12.0),
     )
 

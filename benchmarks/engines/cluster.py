@@ -2,9 +2,11 @@
 
     python -m benchmarks.engines.cluster --data PATH [--rounds 20] [--workers 2] [--nodes 4] [--deaths 20]
 
-First, the tutorial's round with `engines.ray` and `engines.local`, in turn, with as many workers. Then a cluster of
-several nodes, all on this machine, of which one is killed in the middle of each round, and another one added after it;
-state and traffic must have the bits of the local engine. Every process compiles, so a round with a death is slow.
+First, the tutorial's round with `engines.ray` and `engines.local`, in turn, with as many workers, at three cohort
+sizes: the two smaller ones make a line, a fixed time and a time for each client, which is compared with what the third
+one takes. Then a cluster of several nodes, all on this machine, of which one is killed in the middle of each round, and
+another one added after it; state and traffic must have the bits of the local engine. Every process compiles, so a
+round with a death is slow.
 """
 
 import argparse
@@ -30,7 +32,8 @@ from laconic import data, engines, learning
 from laconic.federated import Engine
 
 RESULTS = Path(__file__).parent / "results"
-CLIENTS = 10
+COHORTS = (10, 40, 120)
+CLIENTS = 10  # of a round in which a node dies
 WARM_UP = 2
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -55,12 +58,15 @@ def cluster(nodes: int, processors: int) -> Iterator[Any]:
             made.shutdown()  # type: ignore[no-untyped-call]
 
 
-def side_by_side(batched: data.BatchedClientData, rounds: int, workers: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds of each round, by compression and engine."""
-    found: dict[str, dict[str, list[float]]] = {}
+Seconds = dict[str, list[float]]  # of each round, by engine
+
+
+def side_by_side(batched: data.BatchedClientData, rounds: int, workers: int) -> dict[str, dict[int, Seconds]]:
+    """Seconds of rounds, by compression and cohort size; larger cohorts have fewer rounds."""
+    found: dict[str, dict[int, Seconds]] = {}
     with cluster(nodes=1, processors=workers), engines.ray(workers=workers) as on_ray:
+        used: dict[str, Engine] = {"local": engines.local(workers), "ray": on_ray}
         for name, compression in compressions().items():
-            used: dict[str, Engine] = {"local": engines.local(workers), "ray": on_ray}
             processes = {
                 each: learning.fed_avg(
                     learning.models.fedavg_cnn(), optax.sgd(RATE), compression=compression, engine=engine
@@ -68,16 +74,34 @@ def side_by_side(batched: data.BatchedClientData, rounds: int, workers: int) -> 
                 for each, engine in used.items()
             }
             states = {each: process.initialize(seed=0) for each, process in processes.items()}
-            seconds: dict[str, list[float]] = {each: [] for each in used}
-            for round_number in range(rounds + WARM_UP):
-                cohort = batched.sample(CLIENTS, seed=0, round_number=round_number)
-                for each, process in processes.items():
-                    started = time.perf_counter()
-                    states[each], _ = jax.block_until_ready(process.next(states[each], cohort))
-                    seconds[each].append(time.perf_counter() - started)
-            check_same(*states.values())
-            found[name] = {each: times[WARM_UP:] for each, times in seconds.items()}
+            found[name] = {}
+            for cohort in COHORTS:
+                seconds: Seconds = {each: [] for each in used}
+                for round_number in range(max(3, rounds * COHORTS[0] // cohort) + WARM_UP):
+                    clients = batched.sample(cohort, seed=0, round_number=round_number)
+                    for each, process in processes.items():
+                        started = time.perf_counter()
+                        states[each], _ = jax.block_until_ready(process.next(states[each], clients))
+                        seconds[each].append(time.perf_counter() - started)
+                check_same(*states.values())
+                found[name][cohort] = {each: times[WARM_UP:] for each, times in seconds.items()}
     return found
+
+
+def lines(found: dict[str, dict[int, Seconds]]) -> list[tuple[Any, ...]]:
+    """The table's: what was measured, and what the line through the first two cohorts says."""
+    rows = []
+    for name, cohorts in found.items():
+        medians = {size: statistics.median(each["ray"]) for size, each in cohorts.items()}
+        (first, low), (second, high) = list(medians.items())[:2]
+        slope = (high - low) / (second - first)
+        for size, each in cohorts.items():
+            ratio = statistics.median(b / a for a, b in zip(each["local"], each["ray"], strict=True))
+            rows.append((
+                name, size, len(each["ray"]), f"{statistics.median(each['local']):.3f}", f"{medians[size]:.3f}",
+                f"{ratio:.3f}", f"{low + slope * (size - first):.3f}",
+            ))  # fmt: skip
+    return rows
 
 
 def check_same(first: Any, second: Any) -> None:
@@ -131,12 +155,8 @@ def main() -> None:
     train, _ = data.load(chosen.data)
     batched = train.batched(20, shuffle=True)
     seconds = side_by_side(batched, chosen.rounds, chosen.workers)
-    rows = [
-        (name, *(f"{statistics.median(times):.3f}" for times in each.values()),
-         f"{statistics.median(b / a for a, b in zip(each['local'], each['ray'], strict=True)):.3f}")
-        for name, each in seconds.items()
-    ]  # fmt: skip
-    text = _report.table((f"{CLIENTS} clients, {chosen.workers} workers", "local, s", "ray, s", "ray / local"), rows)
+    header = ("", "clients", "rounds", "local, s", "ray, s", "ray / local", "the line's, s")
+    text = _report.table(header, lines(seconds))
     print(text, flush=True)
     died = with_deaths(batched, chosen.nodes, chosen.deaths)
     text += (

@@ -115,6 +115,8 @@ class RayEngine:
         positions = {node: position for position, node in enumerate(client_pass.program.nodes)}
         references = {}
         for node, value in client_pass.inputs.received.items():
+            if positions[node] not in portable.received:
+                continue
             # The value is held beside its reference, so that no other object gets its identity meanwhile.
             key = tuple(map(id, jax.tree.leaves(value)))
             sent = portable.received[positions[node]]

@@ -65,6 +65,12 @@ class Phase:
         """Whether clients have anything to do."""
         return bool(self.broadcasts or self.aggregates or self.kept)
 
+    @property
+    def used(self) -> set[Node]:
+        """What a client's work takes, sends or keeps."""
+        taken = (node for step in (*self.clients, *self.after) for node in step.inputs)
+        return {*taken, *self.kept, *(below for node in self.aggregates for below in node.inputs)}
+
 
 def phases(results: Sequence[Node]) -> list[Phase]:
     """The phases that compute the results. The last one's server work comes after all passes."""

@@ -38,10 +38,11 @@ class PortablePass:
 
     @classmethod
     def of(cls, client_pass: ClientPass) -> "PortablePass":
-        """The inputs of a pass."""
+        """The inputs of a pass; of what clients receive only what they use, since some of it made the rest."""
         inputs = client_pass.inputs
         positions = {node: position for position, node in enumerate(client_pass.program.nodes)}
-        received = {positions[node]: value for node, value in inputs.received.items()}
+        used = client_pass.program.phases[client_pass.index].used
+        received = {positions[node]: value for node, value in inputs.received.items() if node in used}
         received, parameters, states = jax.tree.map(
             np.asarray, (received, list(inputs.parameters), list(inputs.states))
         )

@@ -106,7 +106,7 @@ class Environment:
 
 
 def interpreter(version: str) -> Path | None:
-    """An interpreter of a version such as "3.9": this one, one on the path, or one of pyenv's; None if there is none."""
+    """This interpreter, one on the path or one of pyenv's, of a version such as "3.9"; None if there is none."""
     return next((path for path in _candidates(version) if _version(path) == version), None)
 
 

@@ -1,5 +1,6 @@
 """Who runs, and a running process as the driver sees it."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -27,12 +28,14 @@ class Competitor:
       peer: whose environment it runs in; None for this one.
       module: what trains, in this package.
       variant: which of the module's ways.
+      variables: environment variables, besides the environment's.
     """
 
     name: str
     peer: str | None
     module: str
     variant: str = "fp32"
+    variables: tuple[tuple[str, str], ...] = ()
 
 
 BASES = ("Laconic", "Laconic, 8 bit both ways")
@@ -43,8 +46,12 @@ COMPETITORS = (
     Competitor("TFF", "TFF", "tff_round"),
     Competitor("TFF, 8 bit both ways", "TFF", "tff_round", "8 bit"),
     Competitor("FedJAX", "FedJAX", "fedjax_round"),
+    # PyTorch's threads spin while they wait, which is slow as soon as anything else runs; so it runs in three ways.
     Competitor("pfl", "pfl", "pfl_round"),
+    Competitor("pfl, threads that do not spin", "pfl", "pfl_round", variables=(("OMP_WAIT_POLICY", "passive"),)),
+    Competitor("pfl, one thread", "pfl", "pfl_round", variables=(("OMP_NUM_THREADS", "1"),)),
     Competitor("Flower, simulation", "Flower", "flower_round"),
+    Competitor("Flower, simulation, one processor a client", "Flower", "flower_round", "one processor a client"),
 )
 
 
@@ -60,17 +67,17 @@ class Process:
     def __init__(self, command: list[str], variables: dict[str, str], limit_seconds: float = 600.0):
         self._limit = limit_seconds
         self._errors = tempfile.TemporaryFile(mode="w+", errors="replace")  # noqa: SIM115
-        # A group of its own, so that it can be stopped and ended with all that it starts.
+        # A group of its own can be stopped and ended with most of what it starts; in our session, so that the system
+        # ends a stopped one if we die.
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-            start_new_session=True, bufsize=0,
+            process_group=0, bufsize=0,
         )  # fmt: skip
         try:
             self.about = self._answer()
         except CompetitorError:
             self.end()
             raise
-        self._pause()
 
     def ask(self, line: str) -> dict[str, Any]:
         """Sends a line and waits for its answer.
@@ -94,10 +101,8 @@ class Process:
         assert self._process.stdout is not None
         self._signal(signal.SIGCONT)
         self._process.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            pass
         self._signal(signal.SIGKILL)
         self._process.wait()
         self._process.stdout.close()
@@ -111,9 +116,12 @@ class Process:
         if not line:
             raise CompetitorError(self._reason())
         answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise CompetitorError(answer["error"])
         return answer
 
     def _reason(self) -> str:
+        """Why it ended without a word."""
         self._process.wait(60)
         self._errors.seek(0)
         return last_line(self._errors.read()) or f"exit status {self._process.returncode}"
@@ -122,10 +130,8 @@ class Process:
         self._signal(signal.SIGSTOP)
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def start(competitor: Competitor, environments: dict[str, Environment], task: Path) -> Process:
@@ -141,4 +147,4 @@ def start(competitor: Competitor, environments: dict[str, Environment], task: Pa
             raise CompetitorError(trouble)
         python, variables = environment.python, environment.process_variables
     command = [str(python), "-m", "benchmarks.peers.exchange", competitor.module, competitor.variant, str(task)]
-    return Process(command, variables)
+    return Process(command, variables | dict(competitor.variables))

@@ -22,7 +22,7 @@ def environments(folder: Path = FOLDER) -> dict[str, Environment]:
                 "tensorflow-model-optimization==0.7.2",
                 "numpy<1.24",
                 "protobuf<3.21",
-                # TFF wants jaxlib 0.1.76, which is gone. It only imports JAX, and any JAX with `jax.lib.xla_client` does.
+                # TFF wants jaxlib 0.1.76, which is gone. It only imports JAX, for which this one does.
                 "jax==0.4.13",
                 "jaxlib==0.4.13",
                 "attrs~=21.2.0",

@@ -8,7 +8,7 @@ The driver writes lines and reads one line of JSON for each:
     round 3       {"seconds": 1.234}
     save PATH     {"saved": PATH}: the weights, as .npz
 
-Whatever fails ends the process with its traceback; the end of the input ends it, too. What frameworks print goes to
+Whatever fails is answered with {"error": "ValueError: ..."} and ends the process; the end of the input ends it, too. What frameworks print goes to
 standard error, so that it is not taken for an answer.
 
 The task holds `images` [rounds, clients, examples, 28, 28], `labels` and `client_ids` of each round's cohort, and the
@@ -20,6 +20,7 @@ Runs in peers' environments, from Python 3.9 on: NumPy only.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
@@ -28,7 +29,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -71,7 +72,7 @@ def save_task(
     path: Path, images: np.ndarray, labels: np.ndarray, client_ids: np.ndarray, weights: list[np.ndarray]
 ) -> None:
     """Writes a task."""
-    named = {f"weights_{i}": array for i, array in enumerate(weights)}
+    named: dict[str, Any] = {f"weights_{i}": array for i, array in enumerate(weights)}
     np.savez(path, images=images, labels=labels, client_ids=client_ids, **named)
 
 
@@ -103,21 +104,35 @@ class Channel:
           prepare: see `Prepare`.
           weights: the weights now, in the order and the layout of a task's.
         """
-        versions = {name: importlib.metadata.version(name) for name in packages}
-        self._answer({"versions": versions, "python": platform.python_version()})
-        for line in self._lines:
-            what, _, argument = line.strip().partition(" ")
-            if what == "round":
-                self._answer({"seconds": _seconds(prepare(int(argument)))})
-            elif what == "save":
-                np.savez(argument, *[np.asarray(array) for array in weights()])
-                self._answer({"saved": argument})
-            else:
-                raise ValueError(f"a line must start with 'round' or 'save', got {line!r}")
+        # Here besides, since a framework that calls back may keep errors to itself.
+        with self.errors_answered():
+            versions = {name: importlib.metadata.version(name) for name in packages}
+            self._answer({"versions": versions, "python": platform.python_version()})
+            for line in self._lines:
+                self._answer(_done(line, prepare, weights))
+
+    @contextlib.contextmanager
+    def errors_answered(self) -> Iterator[None]:
+        """Tells the driver of what fails within."""
+        try:
+            yield
+        except Exception as error:
+            self._answer({"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]})
+            raise
 
     def _answer(self, answer: dict[str, Any]) -> None:
         self._answers.write(json.dumps(answer) + "\n")
         self._answers.flush()
+
+
+def _done(line: str, prepare: Prepare, weights: Weights) -> dict[str, Any]:
+    what, _, argument = line.strip().partition(" ")
+    if what == "round":
+        return {"seconds": _seconds(prepare(int(argument)))}
+    if what == "save":
+        np.savez(argument, *[np.asarray(array) for array in weights()])
+        return {"saved": argument}
+    raise ValueError(f"a line must start with 'round' or 'save', got {line!r}")
 
 
 def _seconds(run: Callable[[], None]) -> float:
@@ -137,7 +152,8 @@ def main() -> None:
     """Trains as one of the modules does."""
     module, variant, path = sys.argv[1:]
     channel = _own_channel()
-    importlib.import_module(f"benchmarks.peers.{module}").train(load_task(Path(path), variant), channel)
+    with channel.errors_answered():
+        importlib.import_module(f"benchmarks.peers.{module}").train(load_task(Path(path), variant), channel)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ def train(task: exchange.Task, channel: exchange.Channel) -> None:
     server, client = server_app.ServerApp(), client_app.ClientApp()
     client.train()(flower_client.train)
 
-    @server.main()  # type: ignore[misc]
     def serve(grid: Any, context: Any) -> None:
         del context
         # A mean is all there is on the server: its rate is 1.
@@ -41,6 +40,9 @@ def train(task: exchange.Task, channel: exchange.Channel) -> None:
 
         channel.serve(PACKAGES, prepare, lambda: torch_model.from_state(arrays.to_torch_state_dict()))
 
-    simulation.run_simulation(
-        server, client, num_supernodes=clients, backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
-    )
+    server.main()(serve)
+    # Without a word about resources Flower gives each client two processors.
+    resources = {} if task.variant == "fp32" else {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+    # "local": not some other Ray that runs here.
+    config = {"init_args": {"address": "local"}, **resources}
+    simulation.run_simulation(server, client, num_supernodes=clients, backend_config=config)

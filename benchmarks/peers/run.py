@@ -63,18 +63,18 @@ class Race:
         self._processes: dict[str, Process] = {}
         known = environments(folder)
         for each in competitors:
-            self._attempt(each.name, lambda each=each: self._start(each, start(each, known, task)))  # type: ignore[misc]
+            self._attempt(each.name, lambda each=each: self._start(each, start(each, known, task)))
 
     def train(self, round_number: int) -> None:
         """Lets each competitor train a round, one after the other."""
         for name in list(self._processes):
-            self._attempt(name, lambda name=name: self._train(name, round_number))  # type: ignore[misc]
+            self._attempt(name, lambda name=name: self._train(name, round_number))
 
     def finish(self, task: exchange.Task, folder: Path) -> None:
         """Judges all weights."""
         for number, name in enumerate(list(self._processes)):
             path = folder / f"weights_{number}.npz"
-            self._attempt(name, lambda name=name, path=path: self._judge(name, task, path))  # type: ignore[misc]
+            self._attempt(name, lambda name=name, path=path: self._judge(name, task, path))
 
     def end(self) -> None:
         """Ends all processes."""
@@ -131,7 +131,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a data file, such as femnist_digits.npz")
     parser.add_argument("--rounds", type=int, default=12, help="rounds to measure")
     parser.add_argument("--environments", type=Path, default=FOLDER, help="where the peers' environments are")
-    parser.add_argument("--only", nargs="+", default=[], help="competitors whose names begin like this; all if left out")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="competitors whose names begin like this; all if left out"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     arguments = parser.parse_args()
     chosen = [each for each in COMPETITORS if each.name.startswith(tuple(arguments.only) or "")]

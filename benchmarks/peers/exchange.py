@@ -8,8 +8,8 @@ The driver writes lines and reads one line of JSON for each:
     round 3       {"seconds": 1.234}
     save PATH     {"saved": PATH}: the weights, as .npz
 
-Whatever fails is answered with {"error": "ValueError: ..."} and ends the process; the end of the input ends it, too. What frameworks print goes to
-standard error, so that it is not taken for an answer.
+Whatever fails is answered with {"error": "ValueError: ..."} and ends the process; the end of the input ends it, too.
+What frameworks print goes to standard error, so that it is not taken for an answer.
 
 The task holds `images` [rounds, clients, examples, 28, 28], `labels` and `client_ids` of each round's cohort, and the
 weights to start from (`weights_0` ...): kernel and bias of both convolutions, height first and channels last, and of

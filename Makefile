@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint types imports tests docs format bench bench-codecs clean
+.PHONY: setup demo test lint types imports tests docs format bench bench-codecs bench-peers clean
 
 setup: $(READY)
 
@@ -43,7 +43,7 @@ format: setup
 # An hour on a quiet machine; results go to benchmarks/*/results. DATA is any data file. Peers that cannot be installed
 # are named in the tables, and hinder nothing.
 DATA ?= ../shared/data/femnist_digits.npz
-bench: setup bench-codecs
+bench: setup bench-codecs bench-peers
 	$(BIN)/python -m benchmarks.engines.round_time --data $(DATA)
 	$(BIN)/python -m benchmarks.tutorial.accuracy --data $(DATA)
 
@@ -55,6 +55,11 @@ bench-codecs: setup
 	$(BIN)/python -m benchmarks.codecs.speed --data $(DATA)
 	$(BIN)/python -m benchmarks.codecs.primitives
 	$(BIN)/python -m benchmarks.codecs.claims --data $(DATA)
+
+# Rounds of other frameworks need Python 3.9 (TFF) and 3.10 (FedJAX) besides, and 5 GB.
+bench-peers: setup
+	$(BIN)/python -m benchmarks.peers.setup
+	$(BIN)/python -m benchmarks.peers.run --data $(DATA)
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -10,7 +10,7 @@ benchmarks.codecs.rate_distortion measures the peers along with Laconic's codecs
 
 import argparse
 
-from benchmarks.codecs.peers.environments import PEERS, setup, trouble_with
+from benchmarks.codecs.peers.environments import PEERS, setup
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     if unknown:
         parser.error(f"peers are {', '.join(peer.name for peer in PEERS)}; got {', '.join(unknown)}")
     for peer in (each for each in PEERS if each.name in names):
-        trouble = setup(peer) if arguments.command == "setup" else trouble_with(peer)
+        trouble = setup(peer) if arguments.command == "setup" else peer.trouble()
         print(f"{peer.name}: {trouble or 'ready'}", flush=True)
 
 

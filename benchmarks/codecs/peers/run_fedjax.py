@@ -14,13 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._fedjax import restore_dropped_names
 from benchmarks.codecs.peers.exchange import Method, Outcome, serve
 
-jax: Any = importlib.import_module("jax")
-# FedJAX 0.0.17 calls these by names that JAX has since dropped.
-for _name in ("tree_map", "tree_leaves", "tree_flatten", "tree_unflatten"):
-    if not hasattr(jax, _name):
-        setattr(jax, _name, getattr(jax.tree_util, _name))
+jax: Any = restore_dropped_names()
 compression: Any = importlib.import_module("fedjax.aggregators.compression")
 
 SEED_BYTES = 8

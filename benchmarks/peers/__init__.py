@@ -1,0 +1,1 @@
+"""A round of Federated Averaging, Laconic's and other frameworks', side by side."""

@@ -2,14 +2,19 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from laconic.errors import PlacementError
 from laconic.federated._types import MemberType, member_type
+
+# Steps compiled into one call where a sequence has as many: a twentieth faster than one by one with the tutorial's
+# model on two processors. More of them gain nothing more.
+_TOGETHER = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +36,8 @@ class ClientWork:
 
     Attributes:
       init: other arguments -> carry.
-      step: carry, element -> carry of the same type. It is compiled with the carry's buffers donated.
+      step: carry, element -> carry of the same type. It is compiled with the carry's buffers donated, by itself and
+        four together.
       final: carry, other arguments -> result.
     """
 
@@ -40,12 +46,20 @@ class ClientWork:
     final: Callable[..., Any]
 
     @functools.cached_property
-    def _compiled(self) -> tuple[Callable[..., Any], Callable[[Any, Any], Any]]:
+    def _compiled(self) -> "_Programs":
         def fresh(*others: Any) -> Any:
             # Copies, since the first step donates the carry's buffers and `others` belong to all clients.
             return jax.tree.map(jnp.copy, self.init(*others))
 
-        return jax.jit(fresh), jax.jit(self.step, donate_argnums=0)
+        def several(carry: Any, elements: Sequence[Any]) -> Any:
+            return functools.reduce(self.step, elements, carry)
+
+        def beginning(elements: Sequence[Any], *others: Any) -> Any:
+            return several(self.init(*others), elements)
+
+        return _Programs(
+            jax.jit(fresh), jax.jit(beginning), jax.jit(self.step, donate_argnums=0), jax.jit(several, donate_argnums=0)
+        )
 
     def fold(self, elements: Iterable[Any] | PaddedElements, *others: Any) -> Any:
         """The last carry, by a loop over compiled steps, which on CPU is several times faster than a scan.
@@ -54,11 +68,14 @@ class ClientWork:
         """
         if isinstance(elements, PaddedElements):
             return self._scan(elements, *others)
-        init, step = self._compiled
-        carry = init(*others)
-        for element in elements:
-            carry = step(carry, element)
-        return carry
+        programs, coming = self._compiled, iter(elements)
+        together = list(itertools.islice(coming, _TOGETHER))
+        if len(together) < _TOGETHER:
+            return functools.reduce(programs.step, together, programs.fresh(*others))
+        carry = programs.beginning(together, *others)
+        while len(together := list(itertools.islice(coming, _TOGETHER))) == _TOGETHER:
+            carry = programs.several(carry, together)
+        return functools.reduce(programs.step, together, carry)
 
     def _scan(self, padded: PaddedElements, *others: Any) -> Any:
         def step(carry: Any, numbered: Any) -> tuple[Any, None]:
@@ -90,3 +107,19 @@ class ClientWork:
                 f"got {member_type(after)}"
             )
         return member_type(carry), member_type(jax.eval_shape(self.final, carry, *others))
+
+
+class _Programs(NamedTuple):
+    """What a fold consists of, compiled.
+
+    Attributes:
+      fresh: the first carry.
+      beginning: that, and some steps.
+      step: one step.
+      several: some steps.
+    """
+
+    fresh: Callable[..., Any]
+    beginning: Callable[..., Any]
+    step: Callable[[Any, Any], Any]
+    several: Callable[[Any, Sequence[Any]], Any]

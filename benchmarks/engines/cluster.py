@@ -32,7 +32,7 @@ from laconic import data, engines, learning
 from laconic.federated import Engine
 
 RESULTS = Path(__file__).parent / "results"
-COHORTS = (10, 40, 120)
+COHORTS = (10, 20, 60)
 CLIENTS = 10  # of a round in which a node dies
 WARM_UP = 2
 

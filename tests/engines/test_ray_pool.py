@@ -17,6 +17,10 @@ class RayError(Exception):
 class ActorDiedError(RayError):
     """As Ray's."""
 
+    def __init__(self, message, *, actor_init_failed=False):
+        super().__init__(message)
+        self.actor_init_failed = actor_init_failed
+
 
 class ObjectLostError(RayError):
     """As Ray's."""
@@ -85,6 +89,11 @@ def nothing(*_):
 def died(*_):
     """The actor is gone."""
     raise ActorDiedError("gone")
+
+
+def could_not_start(*_):
+    """The actor's own beginning went wrong."""
+    raise ActorDiedError("no Laconic here", actor_init_failed=True)
 
 
 def pool_of(ray, actors, patience=60.0):
@@ -206,10 +215,21 @@ def test_a_task_that_kills_its_actors():
 
 def test_actors_that_cannot_start():
     """Their error is told, and not an endless row of them started."""
-    pool = Pool(Ray(), lambda: Actor(died, nothing), 60)
+    pool = Pool(Ray(), lambda: Actor(could_not_start, nothing), 60)
     pool.resize(2)
-    with pytest.raises(EngineError, match="4 workers in a row ended before they could work: gone"):
+    with pytest.raises(
+        EngineError, match="4 workers in a row ended before they could work: no Laconic here; all nodes"
+    ):
         list(pool.map(range(3)))
+
+
+def test_actors_that_are_placed_on_a_dying_node():
+    """However many are lost before they could work, others are started until some can."""
+    starts = iter([died] * 20)
+    pool = Pool(Ray(), lambda: Actor(next(starts, nothing), lambda task: task), 60)
+    pool.resize(2)
+    assert list(pool.map(range(30))) == list(range(30))
+    assert pool.replaced == 20
 
 
 def test_actors_that_never_start():

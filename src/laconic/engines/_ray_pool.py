@@ -12,7 +12,7 @@ from typing import Any
 
 from laconic.errors import EngineError
 
-_IN_FLIGHT = 2  # tasks of an actor: the next one waits there already when one ends
+_IN_FLIGHT = 2  # tasks of an actor: the next one waits there already when one ends; at the end it waits for any
 _AHEAD = 4  # tasks for each actor that may be done before their turn
 _ATTEMPTS = 4  # of a task; what kills its actor each time is no accident
 _POLL = 1.0  # seconds
@@ -99,7 +99,8 @@ class Pool:
         limit = due + _AHEAD * len(self._members)
         for load in range(_IN_FLIGHT):
             for member in self._members:
-                if not waiting or waiting[0] >= limit:
+                is_scarce = load and len(waiting) < len(self._members)
+                if not waiting or waiting[0] >= limit or is_scarce:
                     return
                 if member.starting is None and len(member.tasks) <= load:
                     position = waiting.popleft()
@@ -135,7 +136,8 @@ class Pool:
     def _after_loss(self, member: _Member, reference: Any, error: Exception) -> list[tuple[int, Any]]:
         """What is to be done again; an actor that may be lost is replaced."""
         if reference == member.starting:
-            self._failed_starts += 1
+            # By itself, and not with its node: Ray goes on placing actors on a node until it knows that it is dead.
+            self._failed_starts += getattr(error, "actor_init_failed", False)
             if self._failed_starts >= _ATTEMPTS:
                 raise EngineError(
                     f"{self._failed_starts} workers in a row ended before they could work: {error}; {_MODULES}"

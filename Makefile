@@ -40,11 +40,14 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# An hour on a quiet machine; results go to benchmarks/*/results. DATA is any data file. Peers that cannot be installed
+# Two hours on a quiet machine; results go to benchmarks/*/results. DATA is any data file. Peers that cannot be installed
 # are named in the tables, and hinder nothing.
 DATA ?= ../shared/data/femnist_digits.npz
 bench: setup bench-codecs bench-peers
 	$(BIN)/python -m benchmarks.engines.round_time --data $(DATA)
+	$(BIN)/python -m benchmarks.engines.startup --data $(DATA)
+	$(BIN)/python -m benchmarks.engines.cohorts --data $(DATA) --examples 40 --compressions balanced
+	$(BIN)/python -m benchmarks.engines.cluster --data $(DATA)
 	$(BIN)/python -m benchmarks.tutorial.accuracy --data $(DATA)
 
 bench-codecs: setup

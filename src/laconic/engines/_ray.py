@@ -48,7 +48,7 @@ class RayEngine:
         self._pool: Pool | None = None
         self._programs: dict[Any, Any] = {}
         self._sources: dict[Any, Any] = {}
-        self._received: dict[tuple[int, ...], tuple[Any, Any]] = {}
+        self._received: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 
     def run(self, client_pass: ClientPass, clients: Sequence[Client]) -> PassResult:
         """Runs the pass for all clients; parts of a cohort wait for their turn, never more than a few a worker.
@@ -118,7 +118,8 @@ class RayEngine:
             if positions[node] not in portable.received:
                 continue
             # The value is held beside its reference, so that no other object gets its identity meanwhile.
-            key = tuple(map(id, jax.tree.leaves(value)))
+            leaves, structure = jax.tree.flatten(value)
+            key = structure, *map(id, leaves)
             sent = portable.received[positions[node]]
             self._received[key] = before.get(key) or self._received.get(key) or (value, self._ray.put(sent))
             references[positions[node]] = self._received[key][1]
@@ -164,9 +165,10 @@ class RayEngine:
             return self.workers
         has = self._ray.cluster_resources()
         gpus = self._gpus()
-        rooms = [has.get("CPU", 0) / self.num_cpus] if self.num_cpus else []
-        rooms += [has.get("GPU", 0) / gpus] if gpus else []
-        return max(1, int(min(rooms, default=1)))
+        room = has.get("CPU", 0) / self.num_cpus
+        if gpus:
+            room = min(room, has.get("GPU", 0) / gpus)
+        return max(1, int(room))
 
     def _gpus(self) -> float:
         if self.num_gpus is not None:

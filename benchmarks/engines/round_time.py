@@ -1,14 +1,17 @@
 """A round's time against the bare loop of its training steps, in fp32 and compressed, in one run.
 
-    python -m benchmarks.engines.round_time [--rounds 30] [--workers 2] [--data PATH]
+    python -m benchmarks.engines.round_time [--rounds 30] [--workers 2] [--data PATH] [--name round_time]
 
 The bare loop is the least that any engine can do: the same threads, the same batches already in memory, jitted steps
 with donated buffers, and nothing else: no metrics, no mean, no traffic. All run in turn in each repetition, so
-that a change of the machine's speed touches all of them; a ratio is the median of each repetition's.
+that a change of the machine's speed touches all of them; a ratio is the median of each repetition's. Pages are
+those that the system had to clear or map in a round. With GLIBC_TUNABLES=glibc.malloc.check=0 in the environment, which
+says nothing, the engine leaves glibc's allocator as it is.
 """
 
 import argparse
 import functools
+import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -71,8 +74,13 @@ def compressions() -> dict[str, learning.Compression | None]:
     }
 
 
-def measure(train: data.ClientData, rounds: int, workers: int) -> dict[str, list[float]]:
-    """Seconds of each round, by name."""
+def page_faults() -> int:
+    """Of this process so far, without reading a disk."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def measure(train: data.ClientData, rounds: int, workers: int) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
+    """Seconds and page faults of each round, by name."""
     model = learning.models.fedavg_cnn()
     batched = train.batched(20, shuffle=True)
     processes = {
@@ -81,7 +89,8 @@ def measure(train: data.ClientData, rounds: int, workers: int) -> dict[str, list
     }
     states = {name: process.initialize(seed=0) for name, process in processes.items()}
     bare = bare_loop(model, states["fp32"].weights, workers)
-    seconds: dict[str, list[float]] = {"bare loop": [], **{name: [] for name in processes}}
+    seconds: dict[str, list[float]] = {name: [] for name in ("bare loop", *processes)}
+    faults: dict[str, list[int]] = {name: [] for name in seconds}
     for round_number in range(rounds + 2):
         cohort = batched.sample(10, seed=0, round_number=round_number)
         ready = [list(client) for client in cohort]
@@ -89,13 +98,14 @@ def measure(train: data.ClientData, rounds: int, workers: int) -> dict[str, list
         for name, process in processes.items():
             runs[name] = functools.partial(process.next, states[name], cohort)
         for name, run in runs.items():
-            started = time.perf_counter()
+            before, started = page_faults(), time.perf_counter()
             result = jax.block_until_ready(run())
             seconds[name].append(time.perf_counter() - started)
+            faults[name].append(page_faults() - before)
             if name in states:
                 states[name] = result[0]
     # The first rounds compile.
-    return {name: each[2:] for name, each in seconds.items()}
+    return {name: each[2:] for name, each in seconds.items()}, {name: each[2:] for name, each in faults.items()}
 
 
 def main() -> None:
@@ -104,26 +114,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30, help="rounds to measure")
     parser.add_argument("--workers", type=int, default=2, help="threads")
     parser.add_argument("--data", type=Path, help="a data file; the embedded digits if left out")
+    parser.add_argument("--name", default="round_time", help="of the files with the results")
     arguments = parser.parse_args()
     train, _ = data.load(arguments.data) if arguments.data else data.digits.load(num_clients=15)
-    seconds = measure(train, arguments.rounds, arguments.workers)
+    seconds, faults = measure(train, arguments.rounds, arguments.workers)
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     ratios = {
         name: {base: statistics.median(a / b for a, b in zip(each, seconds[base], strict=True)) for base in BASES}
         for name, each in seconds.items()
     }
     rows = [
-        (name, f"{median:.3f}", *(f"{ratios[name][base]:.3f}" for base in BASES)) for name, median in medians.items()
-    ]
-    text = _report.table(("a round of 10 clients", "median s", "/ bare loop", "/ fp32"), rows)
+        (name, f"{median:.3f}", *(f"{ratios[name][base]:.3f}" for base in BASES),
+         f"{statistics.median(faults[name]):,.0f}")
+        for name, median in medians.items()
+    ]  # fmt: skip
+    text = _report.table(("a round of 10 clients", "median s", "/ bare loop", "/ fp32", "pages"), rows)
     print(text)
     _report.write(
-        RESULTS / "round_time.json",
+        RESULTS / f"{arguments.name}.json",
         {"rounds": arguments.rounds, "workers": arguments.workers,
          "data": arguments.data.name if arguments.data else "digits",
-         "median_seconds": medians, "median_ratios": ratios, "seconds": seconds},
+         "median_seconds": medians, "median_ratios": ratios, "seconds": seconds, "pages": faults},
     )  # fmt: skip
-    (RESULTS / "round_time.md").write_text(text + "\n")
+    (RESULTS / f"{arguments.name}.md").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from laconic import codecs
+from laconic.codecs._merging import RunningSum
 from laconic.federated import (
     SERVER,
     PortableClient,
@@ -115,3 +116,13 @@ def test_sums_of_codes_travel_narrow():
     other.absorb(pickle.loads(sent))
     other.absorb(bound.gather().totals)
     np.testing.assert_array_equal(other.result()[0], gather.result()[0])
+
+
+@pytest.mark.parametrize("values", [[-1, 2**60 + 1], [-(2**62) - 1, 3], [-5, 2**32 + 1], [0, 255], [-128, 127]])
+def test_integers_arrive_exactly(values):
+    """However far apart a sum's entries are, none is rounded on its way."""
+    sent = RunningSum()
+    sent.add(np.array(values, np.int64))
+    found = pickle.loads(pickle.dumps(sent)).total
+    assert found.dtype == np.int64
+    assert found.tolist() == values

@@ -113,7 +113,9 @@ class RunningSum:
         """Integers in as few bytes as they fit, since sums of codes are small and may have a long way to go."""
         narrow = self.total
         if narrow.dtype.kind in "iu" and narrow.size:
-            narrow = narrow.astype(np.result_type(*map(np.min_scalar_type, (narrow.min(), narrow.max()))))
+            fitting = np.result_type(*map(np.min_scalar_type, (narrow.min(), narrow.max())))
+            # No integer but their own holds a negative and a very large one, and a float would round.
+            narrow = narrow.astype(fitting) if fitting.kind in "iu" else narrow
         return narrow, self._dtype
 
     def __setstate__(self, state: tuple[np.ndarray, np.dtype]) -> None:

@@ -223,15 +223,18 @@ def _narrow_windows(histogram: Histogram, size: int) -> Iterator[Fit]:
     """Ever narrower windows, all below `size`, where integers are most frequent."""
     counts, unseen = histogram.counts, histogram.total - int(histogram.counts.sum())
     below = np.concatenate([[0], np.cumsum(counts)])
+    distances = np.arange(counts.size)
+    sizes_above = gamma_sizes(to_naturals(distances))
+    sizes_below = gamma_sizes(to_naturals(-1 - distances))
     size = min(size, _MOST_SYMBOLS + 1)
     while size > _FEWEST:
         size = (1 << ((size - 1).bit_length() - 1)) - 1  # with the escape, a power of two
         first = int(np.argmax(below[size:] - below[:-size]))
         kept = counts[first : first + size]
         kept = np.append(kept, histogram.total - kept.sum())
-        beyond = np.concatenate([np.arange(-first, 0), np.arange(counts.size - first - size)])
-        outside = np.concatenate([counts[:first], counts[first + size :]])
-        escapes = int((outside * gamma_sizes(to_naturals(beyond))).sum()) * BIT + unseen * _ESCAPE_BITS
+        before, after = counts[:first], counts[first + size :]
+        escapes = int(before[::-1] @ sizes_below[:first] + after @ sizes_above[: after.size]) * BIT
+        escapes += unseen * _ESCAPE_BITS
         beside = histogram.total * histogram.shift * BIT + kept.size * _ENTRY_BITS
         alphabet = Alphabet(histogram.shift, histogram.base + first, size, True)
         yield Fit(alphabet, kept, information(kept) + beside + escapes)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 from typing import Self
 
 import numpy as np
@@ -66,12 +67,6 @@ class Table:
         parameter, bits = best_rice_parameter(numbers)
         return cls(kind, weights, head, numbers, parameter, 8 * len(head) + 8 + bits)
 
-    def cost(self, counts: np.ndarray) -> int:
-        """What integers of these counts and the table take, in units of 1 / BIT."""
-        single = np.count_nonzero(self.weights, axis=1) <= 1
-        bits = PRECISION * BIT - log2(frequencies(self.weights))
-        return int((counts * bits)[~single].sum()) + self.bits * BIT
-
     def write(self) -> bytes:
         """The bytes that say the weights."""
         if self.numbers is None:
@@ -130,9 +125,15 @@ def geometric_table(counts: np.ndarray) -> tuple[Table, int] | None:
 
 
 def _cheapest(tables: list[Table], counts: np.ndarray) -> tuple[Table, int]:
-    costs = [table.cost(counts) for table in tables]
+    """The table that takes least, and what integers of these counts and it take, in units of 1 / BIT."""
+    # All at once: most tables are small, and then the time goes into calls.
+    weights = np.concatenate([table.weights for table in tables])
+    bits = PRECISION * BIT - log2(frequencies(weights))
+    bits[np.count_nonzero(weights, axis=1) <= 1] = 0
+    costs = (counts * bits.reshape(len(tables), *counts.shape)).sum(axis=(1, 2))
+    costs += np.array([table.bits for table in tables]) * BIT
     best = int(np.argmin(costs))
-    return tables[best], costs[best]
+    return tables[best], int(costs[best])
 
 
 def read_table(reader: SectionReader, kind: Kind, totals: np.ndarray, num_symbols: int) -> np.ndarray:
@@ -179,10 +180,15 @@ def _with_reference(weights: np.ndarray, reference: int, totals: np.ndarray) -> 
 
 def _geometric(num_symbols: int, center: int, scale: int) -> np.ndarray:
     """Weights, 1 x symbols, that fall on either side of the center by one part in 2**(scale / 16), or so, a symbol."""
+    return _fall(scale, num_symbols)[np.abs(np.arange(num_symbols) - center)][None]
+
+
+@functools.lru_cache(maxsize=256)  # 8 MB at most
+def _fall(scale: int, size: int) -> np.ndarray:
     octave, step = divmod(scale, 16)
     ratio = 2**32 - ((31 - step) << (27 - octave))
     fall, weight = [], _GEOMETRIC_START
-    for _ in range(num_symbols):
+    for _ in range(size):
         fall.append(weight)
         weight = weight * ratio >> 32
-    return np.array(fall, np.int64)[np.abs(np.arange(num_symbols) - center)][None]
+    return np.array(fall, np.int64)

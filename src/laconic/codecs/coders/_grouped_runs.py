@@ -73,10 +73,14 @@ class Grid:
 
     def places(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of entries, given by their place in the matrix: their groups, and their places in these."""
-        row, column = np.divmod(indices, self.groups.shape[1])
-        level = self.rows[row]
-        group = self.groups[level, column]
-        return group, self.before[row, group] + self.ranks[level, column] - self.starts[level, group]
+        # Places in flat tables, since looking up by one index takes half the time of two.
+        columns, num_groups = self.groups.shape[1], self.totals.size
+        row = indices // columns
+        level = self.rows.astype(np.int64)[row]
+        entry = indices + (level - row) * columns
+        group = self.groups.reshape(-1)[entry]
+        rank = (self.ranks - np.take_along_axis(self.starts, self.groups, axis=1)).reshape(-1)[entry]
+        return group, self.before.reshape(-1)[row * num_groups + group] + rank
 
     def indices(self, group: int, places: np.ndarray) -> np.ndarray:
         """The inverse, for places in one group."""

@@ -89,9 +89,19 @@ def _counts_of_bytes(values: np.ndarray) -> np.ndarray:
 
 def log2(numbers: np.ndarray) -> np.ndarray:
     """Of whole numbers from 1 to 2**53, in units of 1 / BIT, within 2e-4: the same int64 on every machine."""
+    if numbers.max(initial=0) < len(_LOG2_OF_SMALL):
+        return _LOG2_OF_SMALL[numbers]
+    return _computed_log2(numbers)
+
+
+def _computed_log2(numbers: np.ndarray) -> np.ndarray:
     mantissas, exponents = np.frexp(numbers.astype(np.float64))
     index = ((mantissas - 0.5) * (2 * _MANTISSAS)).astype(np.int64)
     return _LOG2_OF_MANTISSA[index] + (exponents.astype(np.int64) - 1) * BIT
+
+
+# Counts are small more often than not, and looking them up takes a quarter of the time.
+_LOG2_OF_SMALL = _computed_log2(np.maximum(np.arange(2**12), 1))
 
 
 def information(counts: np.ndarray) -> int:

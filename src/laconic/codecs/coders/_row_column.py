@@ -25,7 +25,9 @@ _CLASSES = 8  # of magnitudes, by which the saving is estimated
 _SAMPLE = 2**17  # entries that the estimate looks at, about
 _ENTROPY, _RANS = EntropyCoder(), RANS()
 _PLAIN, _GROUPED, _GROUPED_RUNS = b"\0", b"\1", b"\2"
-_MOSTLY = 7 / 8  # zeros among the entries, from which runs are faster to code than entries
+_MOSTLY = (
+    4 / 5
+)  # zeros among the entries, from which runs take less than half the time, and four thousandths more bytes
 _FEWEST_COLUMNS = 64  # and columns, so that what is known of each row takes no more than its entries
 
 

@@ -47,6 +47,20 @@ def test_the_cnn_pools_as_max_pooling_does():
     np.testing.assert_array_equal(_pooled_relu(x), expected)
 
 
+@pytest.mark.parametrize("seed", [0, 2**63 + 5])
+@pytest.mark.parametrize("is_traced", [False, True])
+def test_initial_weights_are_those_of_jax(seed, is_traced):
+    """Our kernels are Glorot-uniform ones by JAX's default generator, bit for bit, on the host and compiled."""
+    key = codecs.random.key(seed)
+    init = learning.models.perceptron(7, (300,), 10).init
+    weights = jax.jit(init)(jnp.asarray(key)) if is_traced else init(key)
+    for name, layer in weights.items():
+        own = codecs.random.as_jax_key(codecs.random.derive(key, name))
+        expected = jax.nn.initializers.glorot_uniform()(own, layer["kernel"].shape, np.float32)
+        np.testing.assert_array_equal(layer["kernel"], expected)
+        assert not np.any(layer["bias"])
+
+
 def test_initial_weights_follow_the_seed():
     """The same key gives the same weights, another key others; kernels have Glorot's spread."""
     init = learning.models.perceptron(300, (200,), 10).init

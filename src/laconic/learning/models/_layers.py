@@ -40,10 +40,20 @@ def glorot_limit(shape: Shape) -> float:
 
 
 def affine(key: Key, name: str, shape: Shape) -> Weights:
-    """A Glorot-uniform kernel and a zero bias, as Keras has them; the key is the model's."""
-    draw = jax.nn.initializers.glorot_uniform()
-    kernel = draw(random.as_jax_key(random.derive(key, name)), shape, jnp.float32)
-    return {"kernel": kernel, "bias": jnp.zeros(shape[-1], jnp.float32)}
+    """A Glorot-uniform kernel and a zero bias, as Keras has them; the key is the model's.
+
+    The kernel is, bit for bit, what `jax.nn.initializers.glorot_uniform` makes of the derived key with JAX's default
+    generator; but it depends on neither JAX's version nor its settings, and for a key on the host nothing is compiled,
+    which would take longer than the first round's training.
+    """
+    own = random.derive(key, name)
+    counters = np.arange(math.prod(shape), dtype=np.uint32)
+    first, second = random.threefry(own, np.zeros_like(counters), counters)
+    *window, inputs, outputs = shape
+    variance = np.float32(1 / (math.prod(window) * (inputs + outputs) / 2))
+    unit = ((first ^ second) >> np.uint32(9)).astype(np.float32) * np.float32(2.0**-22) - np.float32(1)
+    kernel = (unit * np.sqrt(np.float32(3) * variance)).reshape(shape)
+    return {"kernel": jnp.asarray(kernel), "bias": jnp.zeros(shape[-1], jnp.float32)}
 
 
 def dense(x: Float[Array, "... c"], layer: Weights) -> Float[Array, "... d"]:

@@ -1,11 +1,19 @@
 """What every benchmark writes: a machine-readable file, and a table for people."""
 
+import argparse
 import importlib.metadata
 import json
 import os
 import platform
 from pathlib import Path
 from typing import Any
+
+
+def data_file(path: str) -> Path:
+    """An argument that names a data file, for argparse."""
+    if not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"there is no data file {path}")
+    return Path(path)
 
 
 def environment() -> dict[str, Any]:

@@ -62,7 +62,7 @@ def measure(path: Path, rounds: int) -> tuple[dict[int, list[int]], list[int], i
 def main() -> None:
     """Measures, prints a table and writes it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a data file, such as femnist_digits.npz")
+    parser.add_argument("--data", type=_report.data_file, required=True, help="a data file, such as femnist_digits.npz")
     parser.add_argument("--rounds", type=int, default=100)
     arguments = parser.parse_args()
     if not arguments.data.exists():

@@ -24,6 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import _report
+
 RESULTS = Path(__file__).parent / "results"
 EVALUATE_EVERY = 10
 COLUMNS = ("task", "method", "seed", "round", "accuracy", "bytes_down", "bytes_up", "parameters", "clients")
@@ -121,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from benchmarks.accuracy_per_byte.tasks import TASKS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a data file, such as femnist_digits.npz")
+    parser.add_argument("--data", type=_report.data_file, required=True, help="a data file, such as femnist_digits.npz")
     parser.add_argument("--tasks", nargs="+", default=["cnn"], choices=TASKS)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -317,7 +317,9 @@ VERDICTS = {True: "holds", False: "**does not hold**", None: "**not measured**"}
 def main() -> None:
     """Measures, prints a line for each claim as it is known, writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a data file, such as femnist_digits.npz; without it, no updates")
+    parser.add_argument(
+        "--data", type=_report.data_file, help="a data file, such as femnist_digits.npz; without it, no updates"
+    )
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="only these claims")
     parser.add_argument("--seeds", type=int, default=3, help="how many draws a figure is the mean of")
     parser.add_argument("--max-size", type=int, default=max(vectors.SIZES), help="of the vectors for auto")

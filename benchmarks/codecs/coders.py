@@ -178,7 +178,9 @@ def rows(codes: Codes, count: int) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Measures, prints a table and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a data file, such as femnist_digits.npz; without it, no update")
+    parser.add_argument(
+        "--data", type=_report.data_file, help="a data file, such as femnist_digits.npz; without it, no update"
+    )
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     arguments = parser.parse_args()

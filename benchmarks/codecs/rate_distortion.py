@@ -181,7 +181,9 @@ def stored_about(folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Measures, prints the table, writes results and plots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a data file, such as femnist_digits.npz; without it, no updates")
+    parser.add_argument(
+        "--data", type=_report.data_file, help="a data file, such as femnist_digits.npz; without it, no updates"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="how many; errors are medians")
     parser.add_argument("--vectors", nargs="+", choices=vectors.NAMES, help="only these")
     parser.add_argument("--max-size", type=int, default=max(vectors.SIZES), help="only vectors up to this size")

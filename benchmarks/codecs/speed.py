@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import _report
+
 RESULTS = Path(__file__).parent / "results"
 PINNED = "LACONIC_BENCHMARK_PINNED"
 COPIED_BYTES = 256 * 2**20
@@ -167,11 +169,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=30)
     parser.add_argument("--core", type=int, default=min(os.sched_getaffinity(0)), help="which one to run on")
-    parser.add_argument("--data", type=Path, help="a data file, such as femnist_digits.npz, for a real update too")
+    parser.add_argument(
+        "--data", type=_report.data_file, help="a data file, such as femnist_digits.npz, for a real update too"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     arguments = parser.parse_args()
     pin(arguments.core)
-    from benchmarks import _report
 
     chosen = list(tasks(arguments.data))
     medians = timed(chosen, arguments.repetitions)

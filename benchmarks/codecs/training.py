@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import optax
 
+from benchmarks import _report
 from laconic import codecs, data, learning
 
 CACHE = Path(__file__).parent / ".cache"
@@ -100,7 +101,7 @@ def _named(prefix: str, tree: Any) -> Tensors:
 def main() -> None:
     """Captures what is not there yet, and says what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a data file, such as femnist_digits.npz")
+    parser.add_argument("--data", type=_report.data_file, required=True, help="a data file, such as femnist_digits.npz")
     arguments = parser.parse_args()
     for run in RUNS:
         for (kind, round_number), tensors in captured(arguments.data, run).items():

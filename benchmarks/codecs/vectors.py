@@ -96,7 +96,9 @@ def stored(names: list[str], max_size: int, data_file: Path | None) -> list[dict
 def main() -> None:
     """Prints what the vectors are like."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a data file, such as femnist_digits.npz; without it, no updates")
+    parser.add_argument(
+        "--data", type=_report.data_file, help="a data file, such as femnist_digits.npz; without it, no updates"
+    )
     arguments = parser.parse_args()
     names = NAMES if arguments.data else tuple(DISTRIBUTIONS)
     rows = []

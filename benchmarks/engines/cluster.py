@@ -146,7 +146,7 @@ def with_deaths(batched: data.BatchedClientData, nodes: int, deaths: int) -> dic
 def main() -> None:
     """Measures, prints a table and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a data file")
+    parser.add_argument("--data", type=_report.data_file, required=True, help="a data file")
     parser.add_argument("--rounds", type=int, default=20, help="rounds to measure")
     parser.add_argument("--workers", type=int, default=2, help="of either engine")
     parser.add_argument("--nodes", type=int, default=4, help="of the cluster whose nodes die")

@@ -93,7 +93,7 @@ def measure_elsewhere(path: Path, cohort: int, name: str) -> dict[str, Any]:
 def main() -> None:
     """Measures, prints a table and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a data file of images")
+    parser.add_argument("--data", type=_report.data_file, required=True, help="a data file of images")
     parser.add_argument("--cohorts", type=int, nargs="+", default=[10, 100, 1000, 10_000])
     parser.add_argument("--clients", type=int, default=10_000, help="pseudo-clients in all")
     parser.add_argument("--examples", type=int, default=100, help="of each client, in the file")

@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30, help="rounds to measure")
     parser.add_argument("--workers", type=int, default=2, help="threads")
-    parser.add_argument("--data", type=Path, help="a data file; the embedded digits if left out")
+    parser.add_argument("--data", type=_report.data_file, help="a data file; the embedded digits if left out")
     parser.add_argument("--name", default="round_time", help="of the files with the results")
     arguments = parser.parse_args()
     train, _ = data.load(arguments.data) if arguments.data else data.digits.load(num_clients=15)

@@ -69,7 +69,7 @@ def main() -> None:
     """Measures, prints a table and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=5, help="processes for each figure")
-    parser.add_argument("--data", type=Path, help="a data file; the embedded digits if left out")
+    parser.add_argument("--data", type=_report.data_file, help="a data file; the embedded digits if left out")
     parser.add_argument("--only", choices=TRAININGS, help="one training's first rounds, in this process")
     chosen = parser.parse_args()
     if chosen.only:

@@ -128,7 +128,7 @@ def race(
 def main() -> None:
     """Measures, prints a table and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a data file, such as femnist_digits.npz")
+    parser.add_argument("--data", type=_report.data_file, required=True, help="a data file, such as femnist_digits.npz")
     parser.add_argument("--rounds", type=int, default=12, help="rounds to measure")
     parser.add_argument("--environments", type=Path, default=FOLDER, help="where the peers' environments are")
     parser.add_argument(

@@ -64,7 +64,7 @@ def train_once(
 def main() -> None:
     """Trains, prints a table and writes every row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a data file, such as femnist_digits.npz")
+    parser.add_argument("--data", type=_report.data_file, required=True, help="a data file, such as femnist_digits.npz")
     parser.add_argument("--rounds", type=int, default=120)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()

@@ -118,6 +118,24 @@ def test_sums_of_codes_travel_narrow():
     np.testing.assert_array_equal(other.result()[0], gather.result()[0])
 
 
+@pytest.mark.parametrize("share", [0, 0.01, 0.1, 0.5, 1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, jnp.bfloat16])
+def test_floats_arrive_exactly(share, dtype):
+    """The signs of zeros, too; and mostly zeros in few bytes, all others in no more than as they are."""
+    generator = np.random.default_rng(1)
+    array = np.where(generator.random((100, 500)) < share, generator.standard_normal((100, 500)), 0).astype(dtype)
+    array[0, :3] = [-0.0, np.inf, np.nan]
+    sent = RunningSum()
+    sent.add(array)
+    blob = pickle.dumps(sent)
+    assert len(blob) < 1000 + sent.total.nbytes * min(1, 3 * share)
+    received = pickle.loads(blob)
+    assert received.total.shape == array.shape
+    assert received.total.tobytes() == sent.total.tobytes()
+    received.add(np.ones_like(array))
+    assert received.result().dtype == array.dtype
+
+
 @pytest.mark.parametrize("values", [[-1, 2**60 + 1], [-(2**62) - 1, 3], [-5, 2**32 + 1], [0, 255], [-128, 127]])
 def test_integers_arrive_exactly(values):
     """However far apart a sum's entries are, none is rounded on its way."""

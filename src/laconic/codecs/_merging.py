@@ -14,6 +14,9 @@ import numpy as np
 
 from laconic.errors import ArgumentError
 
+_SAMPLE = 2**12  # entries that tell whether it is worth looking at all
+_FEW = 1 / 8  # of the entries: then they and their places take a quarter of all
+
 
 class Accumulator(Protocol):
     """Takes the arrays of one shape and dtype that clients send, one after another."""
@@ -109,18 +112,15 @@ class RunningSum:
             self._total = np.add(self._total, array, out=out, casting="unsafe")
         self._is_own = True
 
-    def __getstate__(self) -> tuple[np.ndarray, np.dtype]:
-        """Integers in as few bytes as they fit, since sums of codes are small and may have a long way to go."""
-        narrow = self.total
-        if narrow.dtype.kind in "iu" and narrow.size:
-            fitting = np.result_type(*map(np.min_scalar_type, (narrow.min(), narrow.max())))
-            # No integer but their own holds a negative and a very large one, and a float would round.
-            narrow = narrow.astype(fitting) if fitting.kind in "iu" else narrow
-        return narrow, self._dtype
+    def __getstate__(self) -> tuple[Any, np.dtype]:
+        """In few bytes, with a long way to go perhaps: sums of codes are small, those of coarse grids mostly zeros."""
+        total = self.total
+        return (_narrowed(total) if total.dtype.kind in "iu" else _sparse(total)), self._dtype
 
-    def __setstate__(self, state: tuple[np.ndarray, np.dtype]) -> None:
-        narrow, self._dtype = state
-        self._total, self._is_own = np.asarray(narrow, summed_dtype(self._dtype)), False
+    def __setstate__(self, state: tuple[Any, np.dtype]) -> None:
+        sent, self._dtype = state
+        total = _dense(*sent) if isinstance(sent, tuple) else sent
+        self._total, self._is_own = np.asarray(total, summed_dtype(self._dtype)), False
 
 
 class _Extreme:
@@ -155,6 +155,34 @@ class _Stack:
 
     def result(self) -> np.ndarray:
         return np.stack(self._arrays)
+
+
+def _narrowed(integers: np.ndarray) -> np.ndarray:
+    """In the smallest dtype that holds them."""
+    if not integers.size:
+        return integers
+    fitting = np.result_type(*map(np.min_scalar_type, (integers.min(), integers.max())))
+    # No integer but their own holds a negative and a very large one, and a float would round.
+    return integers.astype(fitting) if fitting.kind in "iu" else integers
+
+
+def _sparse(floats: np.ndarray) -> np.ndarray | tuple[tuple[int, ...], np.ndarray, np.ndarray]:
+    """The shape, and where and what the entries other than zero are, if they are few; else all as they are."""
+    bits = floats.reshape(-1).view(f"u{floats.itemsize}")  # of which only a positive zero has none
+    sample = bits[:: bits.size // _SAMPLE + 1]
+    if np.count_nonzero(sample) > sample.size * _FEW:
+        return floats
+    places = np.flatnonzero(bits != 0)
+    if places.size > bits.size * _FEW:
+        return floats
+    return floats.shape, places.astype(np.uint32 if bits.size < 2**32 else np.uint64), floats.reshape(-1)[places]
+
+
+def _dense(shape: tuple[int, ...], places: np.ndarray, entries: np.ndarray) -> np.ndarray:
+    """The inverse of `_sparse`."""
+    floats = np.zeros(shape, entries.dtype)
+    floats.reshape(-1)[places] = entries
+    return floats
 
 
 def summed_dtype(dtype: np.dtype) -> np.dtype:

@@ -25,9 +25,8 @@ _CLASSES = 8  # of magnitudes, by which the saving is estimated
 _SAMPLE = 2**17  # entries that the estimate looks at, about
 _ENTROPY, _RANS = EntropyCoder(), RANS()
 _PLAIN, _GROUPED, _GROUPED_RUNS = b"\0", b"\1", b"\2"
-_MOSTLY = (
-    4 / 5
-)  # zeros among the entries, from which runs take less than half the time, and four thousandths more bytes
+# Zeros among the entries, from which runs are coded: in less than half the time, and a few thousandths more bytes.
+_MOSTLY = 4 / 5
 _FEWEST_COLUMNS = 64  # and columns, so that what is known of each row takes no more than its entries
 
 

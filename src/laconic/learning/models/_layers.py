@@ -50,6 +50,7 @@ def affine(key: Key, name: str, shape: Shape) -> Weights:
     counters = np.arange(math.prod(shape), dtype=np.uint32)
     first, second = random.threefry(own, np.zeros_like(counters), counters)
     *window, inputs, outputs = shape
+    # In JAX's order of operations: the last bit of `glorot_limit` is another one for some shapes.
     variance = np.float32(1 / (math.prod(window) * (inputs + outputs) / 2))
     unit = ((first ^ second) >> np.uint32(9)).astype(np.float32) * np.float32(2.0**-22) - np.float32(1)
     kernel = (unit * np.sqrt(np.float32(3) * variance)).reshape(shape)

@@ -4,10 +4,13 @@ import os
 import signal
 from pathlib import Path
 
+import array_checks
 import jax
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+array_checks.spare_others()
 
 # A process that was started in the background ignores interrupts, and so would all tests of them.
 signal.signal(signal.SIGINT, signal.default_int_handler)

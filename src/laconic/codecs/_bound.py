@@ -1,6 +1,5 @@
 """A codec bound to the tensors it encodes: compiled, and ready to make and read payloads."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from laconic.codecs._merging import fitted
 from laconic.codecs._search import find_coarseness
 from laconic.codecs._specs import TensorSpec, path_name, spec_of
 from laconic.codecs._stack import Devices, Fetched
-from laconic.codecs._stage import Stage, checked_arrays
+from laconic.codecs._states import States
 from laconic.codecs._units import units_of
 from laconic.codecs.random import Key
 from laconic.errors import ArgumentError, ArgumentTypeError
@@ -54,15 +53,14 @@ class BoundCodec:
         self.structure = structure
         self.units = units_of(self.codecs, self.specs)
         self.is_stochastic = any(unit.codec.is_stochastic for unit in self.units)
-        self.needs_client_state = any(unit.codec.needs_client_state for unit in self.units)
         self._shares_randomness = any(unit.codec.shares_randomness for unit in self.units)
         self._is_searched = any(unit.codec.is_searched for unit in self.units)
-        self._is_adaptive = any(unit.codec.is_adaptive for unit in self.units)
         # Unsigned 32-bit integers too, since a sum of them outgrows JAX's signed ones.
         self._is_wide = any(spec.dtype.itemsize == 8 or spec.dtype == np.uint32 for spec in specs)
-        with self._precision():
-            self._build_state()
-            self._compiled = Compiled(self.units, self.specs, self._codec_specs)
+        self._states = States(self.units, is_wide=self._is_wide)
+        self.needs_client_state = self._states.needs_client_state
+        with self._states.precision():
+            self._compiled = Compiled(self.units, self.specs, self._states.codec_specs)
             self._build_layouts()
 
     def static_size(self, *, described: bool = False) -> int | None:
@@ -73,35 +71,19 @@ class BoundCodec:
 
     def initial_state(self) -> list[Any]:
         """The receiver's state before the first round: trees without leaves if no stage adapts."""
-        return self._initial_state
+        return self._states.initial
 
     def initial_memory(self) -> list[Any]:
         """What a sender remembers before its first contribution: trees without leaves if no stage remembers."""
-        return self._initial_memory
+        return self._states.initial_memory
 
     def initial_sender_state(self) -> list[Any]:
         """The state of the sender of broadcasts before the first one: its stages' states and its memory."""
-        if not self.needs_client_state:
-            return self._initial_state
-        return [
-            {**state, "memory": memory} for state, memory in zip(self._initial_state, self._initial_memory, strict=True)
-        ]
+        return self._states.initial_of_sender
 
     def encode_parameters(self, state: Any) -> list[Any]:
         """What encoders must be told in this round."""
-        return self._parameters(state, 0)
-
-    def _decode_parameters(self, state: Any) -> list[Any]:
-        return self._parameters(state, 1)
-
-    def _parameters(self, state: Any, which: int) -> list[Any]:
-        def of_stage(stage: Stage, own: Any) -> dict[str, Any]:
-            return checked_arrays(stage, "parameter", stage.parameters(own)[which])
-
-        with self._precision():
-            return [
-                _recursion.map_stages(unit.codec, of_stage, own) for unit, own in zip(self.units, state, strict=True)
-            ]
+        return self._states.encode_parameters(state)
 
     # One to many.
 
@@ -129,16 +111,15 @@ class BoundCodec:
                     "serves contributions to one receiver only; use encode_contribution or contribute, and gather"
                 )
         state = self.initial_sender_state() if state is None else state
-        memory = [own.get("memory", first) for own, first in zip(state, self._initial_memory, strict=True)]
-        extras = _leaves_of_each(self._decode_parameters(state))
+        memory = self._states.memory(state)
+        extras = _leaves_of_each(self._states.decode_parameters(state))
         parameters = self.encode_parameters(state)
         encoded, key = self._encode(tree, key, parameters, memory, self._one_to_many, extras, described=described)
         payload = self._pack(self._one_to_many, encoded, extras, key, described=described)
-        merged = [merge([report]) for merge, report in zip(self._merges, jax.tree.leaves(encoded.reports), strict=True)]
-        next_state = self._next_state(state, merged, payload.unit_sizes, 1)
-        if self.needs_client_state:
-            next_state = [{**own, "memory": each} for own, each in zip(next_state, encoded.memory, strict=True)]
-        return payload, next_state
+        reports = jax.tree.leaves(encoded.reports)
+        merged = [merge([report]) for merge, report in zip(self._states.merges, reports, strict=True)]
+        next_state = self._states.next(state, merged, payload.unit_sizes, 1)
+        return payload, self._states.with_memory(next_state, encoded.memory)
 
     def decode(self, payload: Any) -> Any:
         """The tree of JAX arrays from a one-to-many payload: from its bytes or, in the process that made it, itself.
@@ -159,7 +140,7 @@ class BoundCodec:
         return (self._many_to_one if is_contribution else self._one_to_many).section_sizes(sections)
 
     def _decode(self, unpacked: Unpacked, is_checked: bool) -> list[Any]:
-        with self._precision():
+        with self._states.precision():
             parameters = [
                 jax.tree.unflatten(structure, extra)
                 for structure, extra in zip(self._parameter_structures, unpacked.extras, strict=True)
@@ -188,13 +169,14 @@ class BoundCodec:
                 "the codec needs each sender to keep a memory; use contribute(tree, memory), with initial_memory() at "
                 "first, and keep what it gives back for the sender's next contribution"
             )
-        return self.contribute(tree, self._initial_memory, key=key, parameters=parameters, described=described)[0]
+        memory = self._states.initial_memory
+        return self.contribute(tree, memory, key=key, parameters=parameters, described=described)[0]
 
     def contribute(
         self, tree: Any, memory: Any, *, key: Key | None = None, parameters: Any = None, described: bool = False
     ) -> tuple[Payload, Any]:
         """Like `encode_contribution`, by a sender with a memory; also gives the memory for its next contribution."""
-        parameters = self.encode_parameters(self._initial_state) if parameters is None else parameters
+        parameters = self.encode_parameters(self._states.initial) if parameters is None else parameters
         nothing: list[Any] = [[] for _ in self.units]
         encoded, key = self._encode(tree, key, parameters, memory, self._many_to_one, nothing, described=described)
         reports = _leaves_of_each(encoded.reports)
@@ -211,9 +193,9 @@ class BoundCodec:
           DecodeError: if the bytes are damaged, were not made by this codec for these tensors, or decode to NaN or
             infinity.
         """
-        parameters = self._decode_parameters(self._initial_state if state is None else state)
+        parameters = self._states.decode_parameters(self._states.initial if state is None else state)
         unpacked = self._many_to_one.unpack(payload)
-        with self._precision():
+        with self._states.precision():
             summands, finite = self._compiled.before_sum(
                 self._keys(unpacked.key), unpacked.arrays, parameters, is_checked=isinstance(payload, Payload)
             )
@@ -257,8 +239,8 @@ class BoundCodec:
         if self._is_searched:
             parameters = with_coarseness(self.units, parameters, [1.0 for _ in self.units])
         unit_keys = np.stack([self._keys(key) for key in _each_key(keys, leaves)])
-        with self._precision():
-            shared = devices.share((parameters, self._decode_parameters(state), self._initial_memory))
+        with self._states.precision():
+            shared = devices.share((parameters, self._states.decode_parameters(state), self._states.initial_memory))
             stacked = self._compiled.contribute_stack(devices, shared, (devices.split(unit_keys), leaves))
         fetched = Fetched(stacked)
 
@@ -273,9 +255,11 @@ class BoundCodec:
 
     def gather(self, state: Any = None) -> Gather:
         """An empty sum of contributions, for one round with this state; None for the initial one."""
-        held = self._initial_state if state is None else state
+        held = self._states.initial if state is None else state
         return Gather(
-            lambda blob: self.read_contribution(blob, held), lambda summary: self._finish(summary, held), self._merges
+            lambda blob: self.read_contribution(blob, held),
+            lambda summary: self._finish(summary, held),
+            self._states.merges,
         )
 
     def _finish(self, summary: Summary, state: Any) -> tuple[Any, Any]:
@@ -286,8 +270,8 @@ class BoundCodec:
             fitted(total, np.dtype(np.int32), what) if total.dtype == np.int64 and not self._is_wide else total
             for total in summary.sums
         ]
-        parameters = self._decode_parameters(state)
-        with self._precision():
+        parameters = self._states.decode_parameters(state)
+        with self._states.precision():
             tree = jax.tree.unflatten(self._summand_structure, sums)
             decoded, state = self._compiled.after_sum(tree, parameters, np.int32(summary.count), state)
             leaves = [
@@ -296,40 +280,30 @@ class BoundCodec:
                 else jnp.asarray(fitted(np.asarray(leaf), spec.dtype, f"{what} of {spec.name or 'the array'}"))
                 for leaf, spec in zip(decoded, self.specs, strict=True)
             ]
-        next_state = self._next_state(state, summary.reports, summary.unit_sizes, summary.count)
+        next_state = self._states.next(state, summary.reports, summary.unit_sizes, summary.count)
         return jax.tree.unflatten(self.structure, leaves), next_state
 
     # Details.
 
-    def _build_state(self) -> None:
-        built = [_recursion.initial_state(unit.codec, unit.spec) for unit in self.units]
-        self._initial_state = [state for state, _ in built]
-        self._codec_specs = [codec_specs for _, codec_specs in built]
-        self._initial_memory = [
-            _recursion.initial_memory(unit.codec, specs)
-            for unit, specs in zip(self.units, self._codec_specs, strict=True)
-        ]
-        merges = [_recursion.map_stages(unit.codec, lambda stage: dict(stage.merges)) for unit in self.units]
-        self._merges = jax.tree.leaves(merges)
-
     def _build_layouts(self) -> None:
         keys = [jax.ShapeDtypeStruct((2,), jnp.uint32) for _ in self.units]
         leaves = [spec.struct for spec in self.specs]
-        encode_parameters = with_coarseness(
-            self.units, self.encode_parameters(self._initial_state), [1.0 for _ in self.units]
+        told = self._states.encode_parameters(self._states.initial)
+        encode_parameters = with_coarseness(self.units, told, [1.0 for _ in self.units])
+        decode_parameters = self._states.decode_parameters(self._states.initial)
+        encoded = jax.eval_shape(
+            self._compiled.trace_encode, keys, leaves, encode_parameters, self._states.initial_memory
         )
-        decode_parameters = self._decode_parameters(self._initial_state)
-        encoded = jax.eval_shape(self._compiled.trace_encode, keys, leaves, encode_parameters, self._initial_memory)
         before_sum = functools.partial(self._compiled.trace_before_sum, is_checked=True)
         summands, _ = jax.eval_shape(before_sum, keys, encoded.arrays, decode_parameters)
         self._parameter_structures: list[PyTreeDef] = [jax.tree.structure(own) for own in decode_parameters]
-        self._report_structure: PyTreeDef = jax.tree.structure(encoded.reports)
         self._summand_structure: PyTreeDef = jax.tree.structure(summands)
         self.num_summand_arrays = len(jax.tree.leaves(summands))
-        self.num_report_arrays = len(self._merges)
+        self.num_report_arrays = len(self._states.merges)
         is_alike = not jax.tree.leaves((decode_parameters, encoded.reports))
         sections = [
-            list(_recursion.sections(unit.codec, own)) for unit, own in zip(self.units, self._codec_specs, strict=True)
+            list(_recursion.sections(unit.codec, own))
+            for unit, own in zip(self.units, self._states.codec_specs, strict=True)
         ]
         has_contexts = bool(jax.tree.leaves(encoded.contexts))
 
@@ -364,7 +338,7 @@ class BoundCodec:
         return self._encode_leaves(leaves, key, parameters, memory), key
 
     def _encode_leaves(self, leaves: list[Any], key: Key, parameters: Any, memory: Any) -> Encoded:
-        with self._precision():
+        with self._states.precision():
             encoded = self._compiled.encode(self._keys(key), leaves, parameters, memory)
         check_encoded(self.specs, self.units, encoded)
         return encoded
@@ -404,32 +378,8 @@ class BoundCodec:
         return list(random.derive_each(key, len(self.units)))
 
     def _contexts(self, key: Key) -> Any:
-        with self._precision():
+        with self._states.precision():
             return self._compiled.contexts(self._keys(key))
-
-    def _next_state(self, state: Any, merged: Sequence[Any], sizes: Sequence[int], count: int) -> Any:
-        if not self._is_adaptive:
-            return state
-        rates = [8 * size / max(unit.spec.size * count, 1) for unit, size in zip(self.units, sizes, strict=True)]
-        with self._precision():
-            reports = jax.tree.unflatten(self._report_structure, [jnp.asarray(report) for report in merged])
-            return [
-                {**own, **_recursion.map_stages(unit.codec, functools.partial(_updated, rate), own, own_reports)}
-                for unit, own, own_reports, rate in zip(self.units, state, reports, rates, strict=True)
-            ]
-
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        # Set both ways: what travels must not depend on how a process has configured JAX.
-        return jax.enable_x64(self._is_wide)
-
-
-def _updated(rate: float, stage: Stage, state: Any, reports: Any) -> Any:
-    updated = stage.observe_traffic(stage.update_state(state, reports), rate)
-    before: PyTreeDef = jax.tree.structure(state)
-    after: PyTreeDef = jax.tree.structure(updated)
-    if before != after:
-        raise ArgumentError(f"stage {stage.name!r} must update its state to a tree like {before}, got {after}")
-    return updated
 
 
 def _extra_specs(tensor: str, tree: Any) -> list[TensorSpec]:

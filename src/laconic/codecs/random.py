@@ -33,6 +33,11 @@ _DERIVING = 0x80000000  # set in the second counter by `derive`, never by `bits`
 
 def threefry(key: Key, counter_0: Words, counter_1: Words) -> tuple[Words, Words]:
     """Threefry-2x32-20: enciphers two counter arrays of one shape under `key` into two arrays of that shape."""
+    on_host = all(isinstance(words, np.ndarray) for words in (key, counter_0, counter_1))
+    return _enciphered(key, counter_0, counter_1) if on_host else _traced_once(key, counter_0, counter_1)
+
+
+def _enciphered(key: Key, counter_0: Words, counter_1: Words) -> tuple[Words, Words]:
     # Slices and not scalars, so that NumPy arrays wrap around without a warning; the same lines serve both.
     schedule = (key[0:1], key[1:2], key[0:1] ^ key[1:2] ^ np.uint32(_KEY_PARITY))
     x0, x1 = counter_0 + schedule[0], counter_1 + schedule[1]
@@ -45,6 +50,10 @@ def threefry(key: Key, counter_0: Words, counter_1: Words) -> tuple[Words, Words
             x0 = x0 + schedule[injection % 3]
             x1 = x1 + schedule[(injection + 1) % 3] + np.uint32(injection)
     return x0, x1
+
+
+# A function of its own in what is traced: else its hundred operations were most of what JAX traces of a codec.
+_traced_once = jax.jit(_enciphered)
 
 
 def key(seed: int) -> UInt32[np.ndarray, "2"]:

@@ -26,7 +26,7 @@ def check_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
 def spare_others() -> None:
     """Keeps jaxtyping's import hook from wrapping what has no annotation about arrays.
 
-    A wrapper takes tens of microseconds a call even if there is nothing to check: a third of the time of tests that
+    A wrapper takes tens of microseconds a call even if there is nothing to check: a fifth of the time of tests that
     call many small functions. To be called before what is checked is imported.
     """
     wrapped = jaxtyping.jaxtyped

@@ -74,10 +74,10 @@ class States:
         """What the sender of broadcasts remembers."""
         return [own.get("memory", first) for own, first in zip(state, self.initial_memory, strict=True)]
 
-    def with_memory(self, state: Any, memory: Any) -> list[Any]:
+    def with_memory(self, state: Any, memory: Any) -> Any:
         """The same with another memory, if a codec remembers."""
         if not self.needs_client_state:
-            return list(state)
+            return state
         return [{**own, "memory": each} for own, each in zip(state, memory, strict=True)]
 
     def next(self, state: Any, merged: Sequence[Any], sizes: Sequence[int], count: int) -> Any:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,6 @@ from laconic.codecs._states import States
 from laconic.codecs._units import units_of
 from laconic.codecs.random import Key
 from laconic.errors import ArgumentError, ArgumentTypeError
-
-T = TypeVar("T")
 
 
 class BoundCodec:

@@ -34,7 +34,8 @@ def fed_avg(
       server_optimizer: takes the negated mean update as a gradient; None is `optax.sgd(1.0)`, plain averaging.
       distributor: how the model travels; None is `encoded_broadcast()`, uncompressed.
       aggregator: how updates travel; None is `encoded_mean()`, uncompressed.
-      compression: both at once, such as `presets.balanced()`; in place of `distributor` and `aggregator`.
+      compression: both at once, such as `presets.balanced()`; in place of `distributor` and `aggregator`. Where it
+        has a `for_server`, what that gives for the server's optimizer.
       weighting: how much a client counts; see `local_training`.
       engine: where clients run; None is `engines.local()`.
 
@@ -42,6 +43,7 @@ def fed_avg(
       ArgumentError: if there are a `compression` and one of what it stands for.
       ArgumentTypeError: if an argument is of the wrong kind.
     """
+    server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
     if compression is not None:
         if not isinstance(compression, Compression):
             raise ArgumentTypeError(
@@ -50,11 +52,13 @@ def fed_avg(
             )
         if distributor is not None or aggregator is not None:
             raise ArgumentError("compression stands for distributor and aggregator, got it and one of these")
+        if compression.for_server is not None:
+            compression = compression.for_server(server_optimizer)
         distributor, aggregator = compression.distributor, compression.aggregator
     return compose(
         encoded_broadcast() if distributor is None else distributor,
         local_training(model, client_optimizer, weighting=weighting),
         encoded_mean() if aggregator is None else aggregator,
-        _parts.server_optimizer(optax.sgd(1.0) if server_optimizer is None else server_optimizer),
+        _parts.server_optimizer(server_optimizer),
         engine=engine,
     )

@@ -7,9 +7,11 @@ Clients keep nothing between rounds with any of them.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import optax
 
 from laconic.codecs import (
     Codec,
@@ -19,13 +21,14 @@ from laconic.codecs import (
     chain,
     concatenate,
     dithered,
+    eden,
     identity,
     stochastic_grid,
 )
 from laconic.errors import require
-from laconic.federated import Value
 from laconic.learning._model import Weights
 from laconic.learning._parts import Aggregator, Distributor, State, encoded_broadcast, encoded_mean
+from laconic.learning._probe import scales_entries
 from laconic.learning._reference import reference_broadcast
 
 _LARGE = 2**17  # weights; a crude sign of how much noise they can take between them
@@ -39,11 +42,13 @@ class Compression:
       name: for people.
       distributor: brings the model to the clients.
       aggregator: brings the updates back.
+      for_server: server optimizer -> what takes this one's place with it. None is this one with all.
     """
 
     name: str
     distributor: Distributor
     aggregator: Aggregator
+    for_server: Callable[[optax.GradientTransformation], "Compression"] | None = None
 
 
 def lossless() -> Compression:
@@ -64,65 +69,94 @@ def careful() -> Compression:
 
     Down, the difference from the model before the first round, dithered with a step of 0.7 root mean squares, that is
     with an nmse of 0.04, drawn anew in each round (`reference_broadcast`, `codecs.dithered`); up, all tensors as one
-    vector on an unbiased grid of 4 root mean squares (`codecs.stochastic_grid`).
+    vector on an unbiased grid of 4 root mean squares (`codecs.stochastic_grid`). Models below 2**17 weights use the E8
+    lattice down and 0.8 bits after a random rotation up (`codecs.eden`), as with `balanced`.
     """
-    return _with_grid("careful", _dithered_broadcast(0.7), up=4.0)
+    return _by_size(
+        "careful", large=_pair(_dithered(0.7), _grid(4.0)), small=_pair(_dithered(0.7, lattice="E8"), _rotated(0.8))
+    )
 
 
 def balanced() -> Compression:
     """The one to begin with: forty to a hundred times fewer bytes, and as good a model or nearly.
 
-    It goes by the model's size. From 2**17 weights on: down, the difference from the model before the first round, on
-    a grid of 2 root mean squares (`reference_broadcast`); up, all tensors as one vector on an unbiased grid of 40
-    (`codecs.stochastic_grid`). That costs the tutorial's CNN and a perceptron no accuracy that could be measured.
-    Smaller models take few bytes anyhow, and cannot spread as much noise over weights that hardly matter: down, a
-    dithered grid of 2 root mean squares; up, one of 12.
+    It goes by the model's size, and by the server's optimizer. From 2**17 weights on: down, the difference from the
+    model before the first round, on a grid of 2 root mean squares (`reference_broadcast`); up, all tensors as one
+    vector on an unbiased grid of 40 (`codecs.stochastic_grid`). That costs the tutorial's CNN and a perceptron no
+    accuracy that could be measured. A server's optimizer that divides each entry by what it has seen, such as Adam,
+    makes errors large where updates are small: for it, down a dithered grid of 1.5 root mean squares, which errs
+    another way in each round, and up one of 10. Smaller models take few bytes anyhow, and cannot spread as much noise
+    over weights that hardly matter: down, dithered on the E8 lattice with a step of 2; up, at 0.35 bits after a random
+    rotation (`codecs.eden`), which suits updates in which all entries count.
 
     docs/accuracy-per-byte.md has what it costs each of several models. Where that is too much, `careful` is finer.
     """
-    return _by_size(
-        "balanced",
-        large=_with_grid("large", reference_broadcast(), up=40.0),
-        small=_with_grid("small", _dithered_broadcast(2.0), up=12.0),
-    )
+    small = _pair(_dithered(2.0, lattice="E8"), _rotated(0.35))
+    large = _pair(reference_broadcast(), _grid(40.0))
+    scaled = _pair(_dithered(1.5), _grid(10.0))
+
+    def for_server(optimizer: optax.GradientTransformation) -> Compression:
+        return _chosen(
+            "balanced",
+            lambda tree: small if not _is_large(tree) else scaled if scales_entries(optimizer, tree) else large,
+        )
+
+    return dataclasses.replace(_by_size("balanced", large=large, small=small), for_server=for_server)
 
 
 def frugal() -> Compression:
     """Fewer bytes for a point of accuracy, or less: as `balanced` for large models, on coarser grids, for all sizes."""
-    return _with_grid("frugal", reference_broadcast(step_in_rms=4.5), up=128.0)
+    distributor, aggregator = _pair(reference_broadcast(step_in_rms=4.5), _grid(128.0))
+    return Compression("frugal", distributor, aggregator)
 
 
-def _with_grid(name: str, distributor: Distributor, *, up: float) -> Compression:
-    return Compression(name, distributor, encoded_mean(concatenate(stochastic_grid(step_in_rms=up))))
+_Pair = tuple[Distributor, Aggregator]
 
 
-def _dithered_broadcast(step_in_rms: float) -> Distributor:
-    return reference_broadcast(codec=concatenate(dithered(step_in_rms=step_in_rms)))
+def _pair(distributor: Distributor, update: Codec) -> _Pair:
+    return distributor, encoded_mean(concatenate(update))
 
 
-def _by_size(name: str, *, large: Compression, small: Compression) -> Compression:
-    """One of two, by the number of the model's weights, which is known only with the model."""
+def _grid(step_in_rms: float) -> Codec:
+    return stochastic_grid(step_in_rms=step_in_rms)
 
-    def of(tree: Any) -> Compression:
-        return large if sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) >= _LARGE else small
 
-    def of_value(value: Value) -> Compression:
-        return of(value.type.member.structs)
+def _rotated(bits: float) -> Codec:
+    return eden(bits, entropy_coded=True)
+
+
+def _dithered(step_in_rms: float, lattice: str = "cubic") -> Distributor:
+    return reference_broadcast(codec=concatenate(dithered(step_in_rms=step_in_rms, lattice=lattice)))
+
+
+def _is_large(tree: Any) -> bool:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) >= _LARGE
+
+
+def _by_size(name: str, *, large: _Pair, small: _Pair) -> Compression:
+    return _chosen(name, lambda tree: large if _is_large(tree) else small)
+
+
+def _chosen(name: str, choose: Callable[[Any], _Pair]) -> Compression:
+    """A pair by the model's tensors, which are known only with the model."""
+
+    def distributor(tree: Any) -> Distributor:
+        return choose(tree)[0]
 
     def received(state: State, weights: Weights) -> Weights:
-        own = of(weights).distributor.received
+        own = distributor(weights).received
         return weights if own is None else own(state, weights)
 
     return Compression(
         name,
         Distributor(
-            lambda weights: of(weights).distributor.initialize(weights),
-            lambda state, weights: of_value(weights).distributor.next(state, weights),
+            lambda weights: distributor(weights).initialize(weights),
+            lambda state, weights: distributor(weights.type.member.structs).next(state, weights),
             received,
         ),
         Aggregator(
-            lambda weights: of(weights).aggregator.initialize(weights),
-            lambda state, update, weight: of_value(update).aggregator.next(state, update, weight),
+            lambda weights: choose(weights)[1].initialize(weights),
+            lambda state, update, weight: choose(update.type.member.structs)[1].next(state, update, weight),
         ),
     )
 

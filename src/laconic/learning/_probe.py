@@ -1,0 +1,54 @@
+"""What a server's optimizer does to its gradients, found by trying."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+_UPDATES = 2  # since a rate that warms up may begin at zero
+_TOLERANCE = 0.1  # of the largest share: beyond what bfloat16 rounds
+_SEED = 0
+
+
+def scales_entries(optimizer: optax.GradientTransformation, model: Any) -> bool:
+    """Whether steps within a tensor are not in proportion to its gradient, as with Adam, Adagrad or Yogi.
+
+    Tried with the same gradient, of entries between 1 and 4, in a few updates. That takes a compilation and the memory
+    of a server's update, once for each optimizer and model.
+
+    Args:
+      optimizer: an optax transformation.
+      model: a tree of arrays or of their shapes and dtypes.
+    """
+    leaves, structure = jax.tree.flatten(model)
+    return _tried(optimizer, structure, tuple((tuple(leaf.shape), leaf.dtype) for leaf in leaves))
+
+
+@functools.lru_cache(maxsize=64)
+def _tried(
+    optimizer: optax.GradientTransformation, structure: Any, kinds: tuple[tuple[tuple[int, ...], Any], ...]
+) -> bool:
+    generator = np.random.default_rng(_SEED)
+    # Not a pattern: rows that repeat would be of rank one, with which Muon steps along the gradient.
+    gradients = [jnp.asarray(generator.uniform(1, 4, shape), dtype) for shape, dtype in kinds]
+    return bool(_is_out_of_proportion(optimizer, jax.tree.unflatten(structure, gradients)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _is_out_of_proportion(optimizer: optax.GradientTransformation, gradients: Any) -> Any:
+    weights = jax.tree.map(jnp.zeros_like, gradients)
+    state = optimizer.init(weights)
+    total = weights
+    for _ in range(_UPDATES):
+        steps, state = optimizer.update(gradients, state, weights)
+        total = optax.apply_updates(total, steps)
+
+    def differs(gradient: Any, step: Any) -> Any:
+        share = step.astype(jnp.float32) / gradient.astype(jnp.float32)
+        return jnp.ptp(share) > _TOLERANCE * jnp.max(jnp.abs(share))
+
+    pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(total), strict=True)
+    return jnp.any(jnp.array([differs(gradient, step) for gradient, step in pairs if gradient.size]))

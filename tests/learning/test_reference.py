@@ -228,6 +228,32 @@ def test_codec_for_each_tensor(model, clients):
     np.testing.assert_allclose(jax.tree.leaves(states[-1].distributor.codec), [0.1 * 0.5**3], rtol=1e-6)
 
 
+def test_a_codec_is_given_root_mean_squares():
+    """Of all tensors together: a step is common to them however far they moved, and nothing is added to no change."""
+    generator = np.random.default_rng(0)
+    reference = {"large": np.ones((40, 50), np.float32), "small": np.ones(30, np.float32)}
+    codec = codecs.dithered(step=0.5)
+    for size in (0.0, 1e-12, 1e-3, 1e4):
+        change = {"large": 3 * size, "small": 0.01 * size}
+        weights = {
+            name: (reference[name] + generator.normal(size=reference[name].shape) * change[name]).astype(np.float32)
+            for name in reference
+        }
+        distributor = learning.reference_broadcast(codec=codec)
+        state = distributor.initialize(reference)
+
+        @federated_computation(at_server(state), at_server(weights), at_clients(jnp.float32))
+        def received(state, weights, who, distributor=distributor):
+            return distributor.next(state, weights)[1]
+
+        (at_client,) = received.run(state, weights, [np.float32(0)], key=0).result
+        error = flat(at_client) - flat(weights)
+        rms = np.sqrt(np.mean((flat(weights) - flat(reference)) ** 2))
+        assert np.abs(error).max() <= 0.25 * rms * (1 + 1e-5) + 1e-6 * np.abs(flat(weights)).max()
+        for name in reference if size > 1e-6 else ():
+            np.testing.assert_allclose(np.std(at_client[name] - weights[name]), 0.5 * rms / 12**0.5, rtol=0.3)
+
+
 def test_a_client_refuses_a_difference_from_another_reference(model):
     """As with codes."""
     weights, other = model.init(codecs.random.key(1)), model.init(codecs.random.key(2))

@@ -58,14 +58,16 @@ class ReferenceMessage(NamedTuple):
 
 
 class ReferenceDifference(NamedTuple):
-    """What travels down where a codec was given: w = reference + difference.
+    """What travels down where a codec was given: w = reference + scale * difference.
 
     Attributes:
       difference: a tree like the model's, of floats, as decoded.
+      scale: float32, the root mean square of what has changed, 0 if nothing has.
       fingerprint: uint32[2], of the reference that it is from.
     """
 
     difference: Any
+    scale: Any
     fingerprint: Any
 
 
@@ -98,8 +100,9 @@ def reference_broadcast(
 
     With `codec`, d travels through that instead: one that promises an error or a rate (`codecs.auto(nmse=0.05)`,
     `codecs.auto(bits_per_parameter=1)`), a step for each tensor (`codecs.dithered(step_in_rms=1)`, which is not
-    concatenated), any other. The server's own model is then the one that `broadcast_weights` gives: with codecs that
-    draw their errors anew in each round, it is the better one.
+    concatenated), any other. It is given d in root mean squares of d, all tensors together, so that
+    `codecs.dithered(step=1)` is one such step for all tensors. The server's own model is then the one that
+    `broadcast_weights` gives: with codecs that draw their errors anew in each round, it is the better one.
 
     Rate: found by the coder, `codecs.RowColumn` for large tensors, one stream for all small ones; 0.46 bits per
     parameter for the tutorial's model with the default step. Error: at most half a step in each entry.
@@ -198,7 +201,7 @@ def _through_codec(initialize: Callable[[Weights], _State], codec: CodecFor) -> 
     def next_(state: Value, weights: Value) -> tuple[Value, Value]:
         message = federated_map(_difference, (state.reference, state.fingerprint, weights))
         received, after = federated_broadcast(message, codec=_of_difference(codec), state=state.codec, label="model")
-        weights = federated_map(_added, (federated_held(state.reference), received.difference))
+        weights = federated_map(_added, (federated_held(state.reference), received.difference, received.scale))
         return federated_map(
             lambda own, after: own._replace(number=own.number + 1, codec=after), (state, after)
         ), weights
@@ -209,10 +212,10 @@ def _through_codec(initialize: Callable[[Weights], _State], codec: CodecFor) -> 
 def _of_difference(codec: CodecFor) -> CodecFor:
     """The codec for the difference's tensors, by their names in the model; the fingerprint as it is."""
     if not (isinstance(codec, Codec) or callable(codec)):
-        return ReferenceDifference(codec, identity())
+        return ReferenceDifference(codec, identity(), identity())
 
     def choose(spec: TensorSpec) -> Codec:
-        if spec.name == "fingerprint":
+        if spec.name in ("scale", "fingerprint"):
             return identity()
         own = spec.name.removeprefix("difference").removeprefix("/")
         return codec if isinstance(codec, Codec) else codec(dataclasses.replace(spec, name=own))
@@ -245,7 +248,7 @@ class HeldReference:
                 f"{_hexadecimal(self._fingerprint)}; make the reference from the run's seed, or install the named model"
             )
         if isinstance(message, ReferenceDifference):
-            return _added(self._weights, message.difference)
+            return _added(self._weights, message.difference, message.scale)
         if message.since >= 0:
             if self._last is None or self._last.number != message.since:
                 holds = "none" if self._last is None else f"message {int(self._last.number)}"
@@ -308,14 +311,9 @@ def fingerprint(weights: Weights) -> np.ndarray:
 
 
 def _quantized(state: _State, weights: Weights, step_in_rms: float | Callable[[Any], Any]) -> ReferenceMessage:
-    difference, print_ = _difference(state.reference, state.fingerprint, weights)
-    leaves = jax.tree.leaves(difference)
-    size = sum(leaf.size for leaf in leaves)
-    # Of the differences over the largest, since squares of tiny and huge numbers would leave float32.
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf), initial=0).astype(jnp.float32) for leaf in leaves]))
-    scale = jnp.where(largest > 0, largest, 1)
-    squares = sum(jnp.sum(jnp.square((leaf / scale).astype(jnp.float32))) for leaf in leaves)
-    rms = scale * jnp.sqrt(squares / max(size, 1))
+    difference = _changes(state.reference, weights)
+    size = sum(leaf.size for leaf in jax.tree.leaves(difference))
+    largest, rms = _magnitudes(difference)
     wanted = step_in_rms(state.number) if callable(step_in_rms) else step_in_rms
     finest = jnp.maximum(largest / _MOST_STEPS, _SMALLEST_STEP)
     # NaN does not travel: the encoder refuses it.
@@ -324,7 +322,7 @@ def _quantized(state: _State, weights: Weights, step_in_rms: float | Callable[[A
     bound = math.inf if callable(step_in_rms) else 2**0.5 * size**0.5 / step_in_rms
     dtype = jnp.int16 if bound < _LARGEST_CODE else jnp.int32
     codes = jax.tree.map(lambda d: jnp.round(d / step.astype(d.dtype)).astype(dtype), difference)
-    return ReferenceMessage(codes, step, print_, jnp.asarray(state.number), jnp.int32(-1))
+    return ReferenceMessage(codes, step, jnp.asarray(state.fingerprint), jnp.asarray(state.number), jnp.int32(-1))
 
 
 def _on_ladder(step: Any) -> Any:
@@ -339,13 +337,35 @@ def _rebuilt(reference: Weights, codes: Any, step: Any) -> Weights:
     )
 
 
+def _changes(reference: Weights, weights: Weights) -> Any:
+    return jax.tree.map(lambda w, r: w.astype(_wide(w)) - r.astype(_wide(w)), weights, reference)
+
+
+def _magnitudes(tree: Any) -> tuple[Any, Any]:
+    """The largest magnitude of all entries, and their root mean square, float32."""
+    leaves = jax.tree.leaves(tree)
+    size = sum(leaf.size for leaf in leaves)
+    # Of the entries over the largest, since squares of tiny and huge numbers would leave float32.
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf), initial=0).astype(jnp.float32) for leaf in leaves]))
+    scale = jnp.where(largest > 0, largest, 1)
+    squares = sum(jnp.sum(jnp.square((leaf / scale).astype(jnp.float32))) for leaf in leaves)
+    return largest, scale * jnp.sqrt(squares / max(size, 1))
+
+
 def _difference(reference: Weights, fingerprint: Any, weights: Weights) -> ReferenceDifference:
-    difference = jax.tree.map(lambda w, r: w.astype(_wide(w)) - r.astype(_wide(w)), weights, reference)
-    return ReferenceDifference(difference, jnp.asarray(fingerprint))
+    changes = _changes(reference, weights)
+    _, rms = _magnitudes(changes)
+    # Where nothing has changed, no dither must be added. NaN does not travel: the encoder refuses it.
+    scale = jnp.where(rms < _SMALLEST_STEP, 0, rms)
+    unit = jnp.where(scale == 0, 1, scale)
+    in_scale = jax.tree.map(lambda d: d / unit.astype(d.dtype), changes)
+    return ReferenceDifference(in_scale, scale, jnp.asarray(fingerprint))
 
 
-def _added(reference: Weights, difference: Any) -> Weights:
-    added: Weights = jax.tree.map(lambda r, d: (r.astype(d.dtype) + d).astype(r.dtype), reference, difference)
+def _added(reference: Weights, difference: Any, scale: Any) -> Weights:
+    added: Weights = jax.tree.map(
+        lambda r, d: (r.astype(d.dtype) + d * scale.astype(d.dtype)).astype(r.dtype), reference, difference
+    )
     return added
 
 
@@ -357,9 +377,14 @@ def _codec(spec: TensorSpec) -> Codec:
     """Large matrices by themselves, all other codes in one stream; the step and the fingerprint as they are."""
     if not spec.name.startswith("codes"):
         return identity()
-    if spec.size >= _MATRIX and len(spec.shape) > 1:
+    if is_large_matrix(spec):
         return chain(Identity(), RowColumn())
     return concatenate(chain(Identity(), EntropyCoder()))
+
+
+def is_large_matrix(spec: TensorSpec) -> bool:
+    """Whether to code a tensor by its rows and columns."""
+    return spec.size >= _MATRIX and len(spec.shape) > 1
 
 
 def _hexadecimal(words: Any) -> str:

@@ -15,7 +15,9 @@ import optax
 
 from laconic.codecs import (
     Codec,
+    Dithered,
     Identity,
+    RowColumn,
     ShuffledZstd,
     TensorSpec,
     chain,
@@ -29,7 +31,7 @@ from laconic.errors import require
 from laconic.learning._model import Weights
 from laconic.learning._parts import Aggregator, Distributor, State, encoded_broadcast, encoded_mean
 from laconic.learning._probe import scales_entries
-from laconic.learning._reference import reference_broadcast
+from laconic.learning._reference import is_large_matrix, reference_broadcast
 
 _LARGE = 2**17  # weights; a crude sign of how much noise they can take between them
 
@@ -73,7 +75,7 @@ def careful() -> Compression:
     lattice down and 0.8 bits after a random rotation up (`codecs.eden`), as with `balanced`.
     """
     return _by_size(
-        "careful", large=_pair(_dithered(0.7), _grid(4.0)), small=_pair(_dithered(0.7, lattice="E8"), _rotated(0.8))
+        "careful", large=_pair(_dithered_grid(0.7), _grid(4.0)), small=_pair(_dithered_lattice(0.7), _rotated(0.8))
     )
 
 
@@ -84,16 +86,16 @@ def balanced() -> Compression:
     model before the first round, on a grid of 2 root mean squares (`reference_broadcast`); up, all tensors as one
     vector on an unbiased grid of 40 (`codecs.stochastic_grid`). That costs the tutorial's CNN and a perceptron no
     accuracy that could be measured. A server's optimizer that divides each entry by what it has seen, such as Adam,
-    makes errors large where updates are small: for it, down a dithered grid of 1.5 root mean squares, which errs
+    makes errors large where updates are small: for it, down a dithered grid of 1.3 root mean squares, which errs
     another way in each round, and up one of 10. Smaller models take few bytes anyhow, and cannot spread as much noise
-    over weights that hardly matter: down, dithered on the E8 lattice with a step of 2; up, at 0.35 bits after a random
+    over weights that hardly matter: down, dithered on the E8 lattice with a step of 1.9; up, at 0.31 bits after a random
     rotation (`codecs.eden`), which suits updates in which all entries count.
 
     docs/accuracy-per-byte.md has what it costs each of several models. Where that is too much, `careful` is finer.
     """
-    small = _pair(_dithered(2.0, lattice="E8"), _rotated(0.35))
+    small = _pair(_dithered_lattice(1.9), _rotated(0.31))
     large = _pair(reference_broadcast(), _grid(40.0))
-    scaled = _pair(_dithered(1.5), _grid(10.0))
+    scaled = _pair(_dithered_grid(1.3), _grid(10.0))
 
     def for_server(optimizer: optax.GradientTransformation) -> Compression:
         return _chosen(
@@ -125,8 +127,15 @@ def _rotated(bits: float) -> Codec:
     return eden(bits, entropy_coded=True)
 
 
-def _dithered(step_in_rms: float, lattice: str = "cubic") -> Distributor:
-    return reference_broadcast(codec=concatenate(dithered(step_in_rms=step_in_rms, lattice=lattice)))
+def _dithered_lattice(step_in_rms: float) -> Distributor:
+    return reference_broadcast(codec=concatenate(dithered(step_in_rms=step_in_rms, lattice="E8")))
+
+
+def _dithered_grid(step_in_rms: float) -> Distributor:
+    """The same step for all tensors, without joining them, since their rows and columns help the coder."""
+    matrix = chain(Dithered(step=step_in_rms), RowColumn())
+    other = concatenate(dithered(step=step_in_rms))
+    return reference_broadcast(codec=lambda spec: matrix if is_large_matrix(spec) else other)
 
 
 def _is_large(tree: Any) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from laconic import codecs
 from laconic.codecs import EntropyCoder, TensorSpec
 from laconic.codecs.coders._row_column import RowColumn
-from laconic.errors import ArgumentTypeError, DecodeError
+from laconic.errors import ArgumentError, ArgumentTypeError, DecodeError
 
 
 def scaled(rows, columns, octaves, seed=0, step=1.0, dtype=np.int32):
@@ -131,6 +131,57 @@ def test_decoding_of_runs_is_total(data):
     assert coded[0] == 2
     shape = data.draw(st.sampled_from([(100, 80), (80, 100), (8000,), (1000, 80), (100, 81), (2, 80)]))
     assert_total(RowColumn(), data.draw(damaged(coded)), TensorSpec("", shape, matrix.dtype))
+
+
+def dithered(rows, columns, octaves, step, seed=0):
+    """Numbers of rows and columns of several scales, rounded less a dither, and in which eighth that is."""
+    generator = np.random.default_rng(seed)
+    scales = 2 ** generator.uniform(-octaves, 0, (rows, 1)) * 2 ** generator.uniform(-octaves, 0, columns)
+    dither = generator.uniform(-0.5, 0.5, (rows, columns))
+    codes = np.rint(generator.standard_normal((rows, columns)) * scales / step - dither).astype(np.int32)
+    return codes, ((dither + 0.5) * 8).astype(np.uint8), scales
+
+
+@pytest.mark.parametrize("step", [0.02, 0.2, 2.0])
+def test_scales_and_contexts_together(step):
+    """Where the dither lies and what the scales let expect both tell, within a few percent of all that they could."""
+    codes, contexts, scales = dithered(1000, 500, 4, step)
+    coded = assert_round_trip(RowColumn(), codes, contexts)
+    assert coded[0] == 1
+    flat = contexts.reshape(-1)
+    assert assert_round_trip(RowColumn(), codes.reshape(50, 20, 500), flat) == coded
+    octave = np.clip(np.floor(np.log2(scales / step)) + 8, 0, 30).astype(np.uint8).reshape(-1)
+    known = entropy_bytes(codes.reshape(-1), 8 * octave + flat)
+    assert len(coded) < 1.06 * known + 2000  # and the levels
+    assert len(coded) < 0.9 * len(EntropyCoder().encode(codes, contexts))
+    assert step < 0.1 or len(coded) < 0.97 * len(RowColumn().encode(codes))  # dithers tell nothing of large codes
+
+
+def test_contexts_alone_where_scales_tell_nothing():
+    """As `EntropyCoder` codes them, for a byte more."""
+    codes, contexts, _ = dithered(300, 200, 0, 1.0)
+    assert assert_round_trip(RowColumn(), codes, contexts) == b"\0" + EntropyCoder().encode(codes, contexts)
+
+
+@many_examples
+@hypothesis.given(data=st.data())
+def test_any_contexts(data):
+    """However many there are, in sections that are small or large, whole or damaged."""
+    shape = data.draw(st.sampled_from([(3, 4), (70, 70), (1, 5000), (5000, 1), (40, 128)]))
+    kinds = data.draw(st.integers(1, 64))
+    codes = np.resize(scaled(70, 70, data.draw(st.integers(0, 4)), step=0.05), shape)
+    contexts = np.random.default_rng(kinds).integers(0, kinds, shape).astype(np.uint8)
+    coded = assert_round_trip(RowColumn(), codes, contexts)
+    assert_total(RowColumn(), data.draw(damaged(coded)), TensorSpec("", shape, codes.dtype), contexts)
+    with pytest.raises(ArgumentError, match="contexts must be"):
+        RowColumn().encode(codes, contexts[:1, :1])
+
+
+def test_runs_have_no_contexts():
+    """A section of runs is refused where there are some."""
+    coded = memoryview(bytes(RowColumn().encode(sparse())))
+    with pytest.raises(DecodeError, match="cannot hold runs: it has contexts"):
+        RowColumn().decode(coded, TensorSpec("", (500, 300), np.dtype(np.int16)), np.zeros((500, 300), np.uint8))
 
 
 def test_zero_rows_take_nothing():

@@ -49,11 +49,11 @@ class IntegerCoder(AnyIntegers):
 
     def encode(self, array: np.ndarray, contexts: np.ndarray | None = None) -> Any:
         values = np.ascontiguousarray(array).reshape(-1)
-        return self._encode(values, _flat(contexts, values.size)) if values.size else b""
+        return self._encode(values, flat_contexts(contexts, values.size)) if values.size else b""
 
     def decode(self, data: memoryview, spec: TensorSpec, contexts: np.ndarray | None = None) -> np.ndarray:
         if spec.size:
-            return self._decode(data, spec.size, spec.dtype, _flat(contexts, spec.size)).reshape(spec.shape)
+            return self._decode(data, spec.size, spec.dtype, flat_contexts(contexts, spec.size)).reshape(spec.shape)
         if len(data):
             raise DecodeError(f"a {self.name} section for {spec} must have 0 bytes, got {len(data)}")
         return np.zeros(spec.shape, spec.dtype)
@@ -135,7 +135,12 @@ class Rice(IntegerCoder):
         return from_naturals(numbers, dtype)
 
 
-def _flat(contexts: np.ndarray | None, size: int) -> np.ndarray | None:
+def flat_contexts(contexts: np.ndarray | None, size: int) -> np.ndarray | None:
+    """Contexts in one dimension, if there are any.
+
+    Raises:
+      ArgumentError: if there are not as many as integers, or of another dtype.
+    """
     if contexts is None:
         return None
     if contexts.dtype != np.uint8 or contexts.size != size:

@@ -13,14 +13,15 @@ from laconic.codecs.coders import _grouped_runs
 from laconic.codecs.coders._alphabets import has_magnitude
 from laconic.codecs.coders._entropy_coder import EntropyCoder
 from laconic.codecs.coders._histograms import BIT, information, log2
-from laconic.codecs.coders._integer_coders import AnyIntegers, SectionReader
-from laconic.codecs.coders._rans import RANS
+from laconic.codecs.coders._integer_coders import AnyIntegers, SectionReader, flat_contexts
+from laconic.codecs.coders._rans import MAX_CONTEXTS, RANS
 from laconic.errors import DecodeError
 
 _LEVELS_PER_OCTAVE = 2
 _GROUPS = 32  # of entries; the lowest is of all that is smaller still
 _MOST = 2**16  # what a magnitude counts for at most, so that no sum overflows
 _FEWEST = 2**12  # entries for which it may pay
+_MOST_BANDS = 16  # of groups, an octave each, beside the contexts of the stage above
 _CLASSES = 8  # of magnitudes, by which the saving is estimated
 _SAMPLE = 2**17  # entries that the estimate looks at, about
 _ENTROPY, _RANS = EntropyCoder(), RANS()
@@ -40,45 +41,54 @@ class RowColumn(AnyIntegers):
     context for `RANS`; where most entries are zero, the runs of zeros in each of these groups are coded instead. Rows
     and columns of zeros take nothing more. Of a trained layer, where inputs and units differ
     widely in scale, this saves a tenth to a quarter of the bytes; where it would save nothing, `EntropyCoder` codes all
-    entries alike. Takes all integers.
+    entries alike. Where the stage above gives contexts, such as where in its cell a dither lies, each is divided by
+    the expected octave. Takes all integers.
     """
 
     name: ClassVar[str] = "row_column"
+    uses_contexts: ClassVar[bool] = True
 
     def encode(self, array: np.ndarray, contexts: np.ndarray | None = None) -> Any:
-        del contexts
         array = np.ascontiguousarray(array)
+        contexts = flat_contexts(contexts, array.size)
         if not array.size:
             return b""
         if array.size >= _FEWEST and 1 < array.shape[-1] < array.size:
             magnitudes = _magnitudes(array.reshape(-1, array.shape[-1]))
             levels = _levels(magnitudes.sum(axis=1, dtype=np.int64)), _levels(magnitudes.sum(axis=0, dtype=np.int64))
-            groups = _groups(*levels)
-            if has_magnitude(array) and _pays(magnitudes, groups, sum(each.size for each in levels)):
+            groups = _with_contexts(_groups(*levels), contexts)
+            if has_magnitude(array) and _pays(magnitudes, groups, contexts, sum(each.size for each in levels)):
                 coded = [_ENTROPY.encode(each) for each in levels]
                 head = b"".join(part for each in coded for part in (_wire.varint(len(each)), each))
-                if _allows_runs(array.size, *levels) and np.count_nonzero(array) < (1 - _MOSTLY) * array.size:
+                if (
+                    contexts is None
+                    and _allows_runs(array.size, *levels)
+                    and np.count_nonzero(array) < (1 - _MOSTLY) * array.size
+                ):
                     return b"".join((_GROUPED_RUNS, head, *_grouped_runs.encode(array.reshape(-1), _grid(*levels))))
                 return b"".join((_GROUPED, head, _RANS.encode(array, groups)))
-        return _PLAIN + _ENTROPY.encode(array)
+        return _PLAIN + _ENTROPY.encode(array, contexts)
 
     def decode(self, data: memoryview, spec: TensorSpec, contexts: np.ndarray | None = None) -> np.ndarray:
-        del contexts
+        contexts = flat_contexts(contexts, spec.size)
         if not spec.size:
             return _ENTROPY.decode(data, spec)
         reader = SectionReader(data)
         mode = reader.take(1, "a section's mode").tobytes()
         if mode == _PLAIN:
-            return _ENTROPY.decode(data[1:], spec)
+            return _ENTROPY.decode(data[1:], spec, contexts)
         if mode not in (_GROUPED, _GROUPED_RUNS) or not spec.shape:
             raise DecodeError(f"a row_column section for {spec} cannot begin with {mode[0]}")
         columns = spec.shape[-1]
         levels = [_decode_levels(reader, size) for size in (spec.size // columns, columns)]
         if mode == _GROUPED_RUNS:
-            if not _allows_runs(spec.size, *levels):
-                raise DecodeError(f"a row_column section for {spec} cannot hold runs: it has too few rows or columns")
+            if contexts is not None or not _allows_runs(spec.size, *levels):
+                raise DecodeError(
+                    f"a row_column section for {spec} cannot hold runs: it has contexts, or too few rows or columns"
+                )
             return _grouped_runs.decode(reader, spec, _grid(*levels)).reshape(spec.shape)
-        return _RANS.decode(reader.take(reader.remaining, "a matrix"), spec, _groups(*levels))
+        groups = _with_contexts(_groups(*levels), contexts)
+        return _RANS.decode(reader.take(reader.remaining, "a matrix"), spec, groups)
 
 
 def _magnitudes(values: np.ndarray) -> np.ndarray:
@@ -106,6 +116,17 @@ def _matrix_of_groups(rows: np.ndarray, columns: np.ndarray, top: int) -> np.nda
     return groups
 
 
+def _with_contexts(groups: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
+    """The groups by themselves, or bands of them in each context, as many as there are contexts left (uint8)."""
+    if contexts is None:
+        return groups
+    kinds = int(contexts.max()) + 1
+    bands = max(1, min(_MOST_BANDS, MAX_CONTEXTS // kinds))
+    lowest = np.int16(_GROUPS + 1 - _LEVELS_PER_OCTAVE * bands)
+    band = np.clip((np.arange(_GROUPS + 1, dtype=np.int16) - lowest) // _LEVELS_PER_OCTAVE, 0, bands - 1)
+    return (band * kinds).astype(np.uint8)[groups] + contexts
+
+
 def _grid(rows: np.ndarray, columns: np.ndarray) -> _grouped_runs.Grid:
     """The same groups, by the level of a row instead of the row."""
     levels = np.arange(int(rows.max()) + 1)
@@ -117,16 +138,20 @@ def _allows_runs(size: int, rows: np.ndarray, columns: np.ndarray) -> bool:
     return columns.size >= _FEWEST_COLUMNS and (int(rows.max()) + 1) * columns.size <= size
 
 
-def _pays(magnitudes: np.ndarray, groups: np.ndarray, num_levels: int) -> bool:
-    """Whether contexts save more than their levels take, about: classes of magnitudes stand for the integers."""
+def _pays(magnitudes: np.ndarray, groups: np.ndarray, contexts: np.ndarray | None, num_levels: int) -> bool:
+    """Whether groups save more than their levels take, about: classes of magnitudes stand for the integers."""
     stride = max(1, magnitudes.size // _SAMPLE)
     while math.gcd(stride, magnitudes.shape[1]) > 1:  # or it would not meet all columns
         stride += 1
     classes = np.minimum(magnitudes.reshape(-1)[::stride], _CLASSES - 1).astype(np.uint16)
-    pairs = groups[::stride] * np.uint16(_CLASSES) + classes
-    joint = np.bincount(pairs, minlength=(_GROUPS + 1) * _CLASSES).reshape(-1, _CLASSES)
-    saved = information(joint.sum(axis=0)) - sum(information(counts) for counts in joint)
-    return stride * saved > 2 * num_levels * BIT
+
+    def bits(of: np.ndarray | None) -> int:
+        pairs = classes if of is None else of[::stride] * np.uint16(_CLASSES) + classes
+        counts = np.bincount(pairs)
+        rows = np.append(counts, np.zeros(-len(counts) % _CLASSES, counts.dtype)).reshape(-1, _CLASSES)
+        return sum(information(row) for row in rows)
+
+    return stride * (bits(contexts) - bits(groups)) > 2 * num_levels * BIT
 
 
 def _decode_levels(reader: SectionReader, count: int) -> np.ndarray:

@@ -81,15 +81,15 @@ class DitheredRounding(Rounding):
 
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
         dither = self.regenerate(key, TensorSpec("", x.shape, np.dtype(x.dtype)))["dither"]
-        x = x.reshape(-1).astype(compute_dtype(x.dtype))
+        shape, x = x.shape, x.reshape(-1).astype(compute_dtype(x.dtype))
         step = self.chosen_step(x, parameters)
         codes = jnp.where(step > 0, jnp.round(in_steps(x, step) - dither), 0)
-        return {"codes": self._codes(codes), "step": self.sent_step(step)}
+        return {"codes": self._codes(codes).reshape(shape), "step": self.sent_step(step)}
 
     def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
         del num_summands
         dtype = compute_dtype(spec.dtype)
-        y = encoded["codes"].astype(dtype) + encoded["dither"].astype(dtype)
+        y = encoded["codes"].reshape(-1).astype(dtype) + encoded["dither"].astype(dtype)
         return (y * self.received_step(encoded, parameters, dtype)).reshape(spec.shape).astype(spec.dtype)
 
     def expected_error(self, x: Array, step: Array) -> Array:
@@ -103,13 +103,13 @@ class RandomRounding(Rounding):
     """q = floor(x / step + v), x^ = q step, with v uniform in [0, 1), known to the encoding end alone."""
 
     def encode(self, key: Key, x: Array, parameters: Arrays) -> dict[str, Array]:
-        x = x.reshape(-1).astype(compute_dtype(x.dtype))
+        shape, x = x.shape, x.reshape(-1).astype(compute_dtype(x.dtype))
         step = self.chosen_step(x, parameters)
         # Not floor(y + v): rounded, y + v would take a tiny y's chance away.
         y = jnp.where(step > 0, in_steps(x, step), 0)
         floor = jnp.floor(y)
         codes = floor + (random.uniform(key, x.shape) < y - floor)
-        return {"codes": self._codes(codes), "step": self.sent_step(step)}
+        return {"codes": self._codes(codes).reshape(shape), "step": self.sent_step(step)}
 
     def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
         del num_summands

@@ -88,8 +88,8 @@ def balanced() -> Compression:
     accuracy that could be measured. A server's optimizer that divides each entry by what it has seen, such as Adam,
     makes errors large where updates are small: for it, down a dithered grid of 1.3 root mean squares, which errs
     another way in each round, and up one of 10. Smaller models take few bytes anyhow, and cannot spread as much noise
-    over weights that hardly matter: down, dithered on the E8 lattice with a step of 1.9; up, at 0.31 bits after a random
-    rotation (`codecs.eden`), which suits updates in which all entries count.
+    over weights that hardly matter: down, dithered on the E8 lattice with a step of 1.9; up, at 0.31 bits after a
+    random rotation (`codecs.eden`), which suits updates in which all entries count.
 
     docs/accuracy-per-byte.md has what it costs each of several models. Where that is too much, `careful` is finer.
     """

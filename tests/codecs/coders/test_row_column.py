@@ -221,4 +221,6 @@ def test_golden():
     matrix[::3] *= np.int16(-1)
     coded = assert_round_trip(RowColumn(), matrix)
     assert hashlib.sha256(coded).hexdigest()[:16] == "af7b16cca764e5b4"
+    contexts = (np.arange(matrix.size, dtype=np.uint16) * 7 % 8).astype(np.uint8)
+    assert hashlib.sha256(assert_round_trip(RowColumn(), matrix, contexts)).hexdigest()[:16] == "60daf59141ec696f"
     assert assert_round_trip(RowColumn(), np.array([[1, -2], [0, 3]], np.int8)).hex() == "000201021a01"

@@ -1,6 +1,7 @@
 """What a server's optimizer does to its gradients, found by trying."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,31 +14,34 @@ _TOLERANCE = 0.1  # of the largest share: beyond what bfloat16 rounds
 _SEED = 0
 
 
-def scales_entries(optimizer: optax.GradientTransformation, model: Any) -> bool:
+def scales_entries(optimizer: optax.GradientTransformation) -> Callable[[Any], bool]:
     """Whether steps within a tensor are not in proportion to its gradient, as with Adam, Adagrad or Yogi.
 
     Tried with the same gradient, of entries between 1 and 4, in a few updates. That takes a compilation and the memory
-    of a server's update, once for each optimizer and model.
+    of a server's update, once for each model.
 
     Args:
       optimizer: an optax transformation.
-      model: a tree of arrays or of their shapes and dtypes.
+
+    Returns:
+      A function that is asked for a model, a tree of arrays or of their shapes and dtypes.
     """
-    leaves, structure = jax.tree.flatten(model)
-    return _tried(optimizer, structure, tuple((tuple(leaf.shape), leaf.dtype) for leaf in leaves))
+
+    @functools.cache
+    def tried(structure: Any, kinds: tuple[tuple[tuple[int, ...], Any], ...]) -> bool:
+        generator = np.random.default_rng(_SEED)
+        # Not a pattern: rows that repeat would be of rank one, with which Muon steps along the gradient.
+        gradients = [jnp.asarray(generator.uniform(1, 4, shape), dtype) for shape, dtype in kinds]
+        compiled = jax.jit(functools.partial(_is_out_of_proportion, optimizer))
+        return bool(compiled(jax.tree.unflatten(structure, gradients)))
+
+    def asked(model: Any) -> bool:
+        leaves, structure = jax.tree.flatten(model)
+        return tried(structure, tuple((tuple(leaf.shape), leaf.dtype) for leaf in leaves))
+
+    return asked
 
 
-@functools.lru_cache(maxsize=64)
-def _tried(
-    optimizer: optax.GradientTransformation, structure: Any, kinds: tuple[tuple[tuple[int, ...], Any], ...]
-) -> bool:
-    generator = np.random.default_rng(_SEED)
-    # Not a pattern: rows that repeat would be of rank one, with which Muon steps along the gradient.
-    gradients = [jnp.asarray(generator.uniform(1, 4, shape), dtype) for shape, dtype in kinds]
-    return bool(_is_out_of_proportion(optimizer, jax.tree.unflatten(structure, gradients)))
-
-
-@functools.partial(jax.jit, static_argnums=0)
 def _is_out_of_proportion(optimizer: optax.GradientTransformation, gradients: Any) -> Any:
     weights = jax.tree.map(jnp.zeros_like, gradients)
     state = optimizer.init(weights)

@@ -67,16 +67,16 @@ def lossless() -> Compression:
 
 
 def careful() -> Compression:
-    """For models that `balanced` costs accuracy: small errors at a twentieth of the bytes.
+    """For models that `balanced` costs accuracy: small errors at a twentieth of the bytes or less.
 
     Down, the difference from the model before the first round, dithered with a step of 0.7 root mean squares, that is
     with an nmse of 0.04, drawn anew in each round (`reference_broadcast`, `codecs.dithered`); up, all tensors as one
     vector on an unbiased grid of 4 root mean squares (`codecs.stochastic_grid`). Models below 2**17 weights use the E8
     lattice down and 0.8 bits after a random rotation up (`codecs.eden`), as with `balanced`.
     """
-    return _by_size(
-        "careful", large=_pair(_dithered_grid(0.7), _grid(4.0)), small=_pair(_dithered_lattice(0.7), _rotated(0.8))
-    )
+    small = _pair(_dithered_lattice(0.7), _rotated(0.8))
+    large = _pair(_dithered_grid(0.7), _grid(4.0))
+    return _chosen("careful", lambda tree: large if _is_large(tree) else small)
 
 
 def balanced() -> Compression:
@@ -97,13 +97,10 @@ def balanced() -> Compression:
     large = _pair(reference_broadcast(), _grid(40.0))
     scaled = _pair(_dithered_grid(1.3), _grid(10.0))
 
-    def for_server(optimizer: optax.GradientTransformation) -> Compression:
-        return _chosen(
-            "balanced",
-            lambda tree: small if not _is_large(tree) else scaled if scales_entries(optimizer, tree) else large,
-        )
+    def chosen(scales: Callable[[Any], bool]) -> Compression:
+        return _chosen("balanced", lambda tree: small if not _is_large(tree) else scaled if scales(tree) else large)
 
-    return dataclasses.replace(_by_size("balanced", large=large, small=small), for_server=for_server)
+    return dataclasses.replace(chosen(lambda _: False), for_server=lambda optimizer: chosen(scales_entries(optimizer)))
 
 
 def frugal() -> Compression:
@@ -140,10 +137,6 @@ def _dithered_grid(step_in_rms: float) -> Distributor:
 
 def _is_large(tree: Any) -> bool:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) >= _LARGE
-
-
-def _by_size(name: str, *, large: _Pair, small: _Pair) -> Compression:
-    return _chosen(name, lambda tree: large if _is_large(tree) else small)
 
 
 def _chosen(name: str, choose: Callable[[Any], _Pair]) -> Compression:

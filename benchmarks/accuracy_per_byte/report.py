@@ -15,6 +15,7 @@ from laconic.experiments import Link
 SHARE = 3  # the accuracy of a training is the mean of the evaluations in this part of it: of 300 rounds, the last ten
 FP32_BITS = 32
 LINK = "4g"
+_COLOURS = 10
 
 
 class Line(NamedTuple):
@@ -194,8 +195,10 @@ def _draw(task: str, curves: Sequence[Curve], path: Path) -> None:
     figure, panels = plt.subplots(2, 2, figsize=(13, 10), sharey=True, layout="constrained")
     for position, curve in enumerate(curves):
         is_ours = METHODS[curve.method].by == OURS
-        style = {"linewidth": 2.2 if is_ours else 1.1, "linestyle": "-" if is_ours or curve.method == "fp32" else "--"}
-        color = "black" if curve.method == "fp32" else f"C{position % 10}"
+        peers = "--" if position < _COLOURS else ":"  # the colours begin anew
+        line = "-" if is_ours or curve.method == "fp32" else peers
+        style = {"linewidth": 2.2 if is_ours else 1.1, "linestyle": line}
+        color = "black" if curve.method == "fp32" else f"C{position % _COLOURS}"
         both = [a + b for a, b in zip(curve.down, curve.up, strict=True)]
         for axes, values in zip(panels.flat, (curve.down, curve.up, both, curve.minutes), strict=True):
             axes.plot(values, curve.accuracy, color=color, label=METHODS[curve.method].label, **style)

@@ -1,5 +1,6 @@
 """What a server's optimizer does to its gradients, found by trying."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -26,20 +27,30 @@ def scales_entries(optimizer: optax.GradientTransformation) -> Callable[[Any], b
     Returns:
       A function that is asked for a model, a tree of arrays or of their shapes and dtypes.
     """
-
-    @functools.cache
-    def tried(structure: Any, kinds: tuple[tuple[tuple[int, ...], Any], ...]) -> bool:
-        generator = np.random.default_rng(_SEED)
-        # Not a pattern: rows that repeat would be of rank one, with which Muon steps along the gradient.
-        gradients = [jnp.asarray(generator.uniform(1, 4, shape), dtype) for shape, dtype in kinds]
-        compiled = jax.jit(functools.partial(_is_out_of_proportion, optimizer))
-        return bool(compiled(jax.tree.unflatten(structure, gradients)))
+    tried = _Tried(optimizer)
 
     def asked(model: Any) -> bool:
         leaves, structure = jax.tree.flatten(model)
-        return tried(structure, tuple((tuple(leaf.shape), leaf.dtype) for leaf in leaves))
+        return _answer(tried, structure, tuple((tuple(leaf.shape), leaf.dtype) for leaf in leaves))
 
     return asked
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Tried:
+    """An optimizer known by identity, since its functions may have no hash."""
+
+    optimizer: optax.GradientTransformation
+
+
+# Beside the function that asks, which Ray's workers are sent: a cache of its own could not be.
+@functools.lru_cache(maxsize=64)
+def _answer(tried: _Tried, structure: Any, kinds: tuple[tuple[tuple[int, ...], Any], ...]) -> bool:
+    generator = np.random.default_rng(_SEED)
+    # Not a pattern: rows that repeat would be of rank one, with which Muon steps along the gradient.
+    gradients = [jnp.asarray(generator.uniform(1, 4, shape), dtype) for shape, dtype in kinds]
+    compiled = jax.jit(functools.partial(_is_out_of_proportion, tried.optimizer))
+    return bool(compiled(jax.tree.unflatten(structure, gradients)))
 
 
 def _is_out_of_proportion(optimizer: optax.GradientTransformation, gradients: Any) -> Any:

@@ -96,4 +96,10 @@ TASKS: dict[str, Task] = {
         label="character LSTM, the server's rate falling to zero over 200 rounds (cosine)",
         server=_decaying_sgd(TEXT.rounds),
     ),
+    "transformer": dataclasses.replace(
+        TEXT,
+        label="character transformer, Python's own sources",
+        model=learning.models.character_transformer,
+        optimizer=lambda: _clipped_sgd(1.0),
+    ),
 }

@@ -37,16 +37,6 @@ def test_the_cnn_takes_images_with_and_without_a_channel():
     np.testing.assert_array_equal(logits, model.predict(weights, images[..., None]))
 
 
-def test_the_cnn_pools_as_max_pooling_does():
-    """Reshape and max, before ReLU, are what `reduce_window` gives after it."""
-    from laconic.learning.models._classic import _pooled_relu
-
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 8, 6, 3)), jnp.float32)
-    window = (1, 2, 2, 1)
-    expected = jax.lax.reduce_window(jax.nn.relu(x), -jnp.inf, jax.lax.max, window, window, "VALID")
-    np.testing.assert_array_equal(_pooled_relu(x), expected)
-
-
 @pytest.mark.parametrize("seed", [0, 2**63 + 5])
 @pytest.mark.parametrize("is_traced", [False, True])
 def test_initial_weights_are_those_of_jax(seed, is_traced):

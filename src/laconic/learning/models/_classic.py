@@ -1,12 +1,17 @@
 """The models of the first papers: a CNN and a perceptron."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from laconic.errors import ArgumentError
 from laconic.learning._model import AnyArray, Model, Weights
+from laconic.learning.models import _winograd as winograd
 from laconic.learning.models._layers import Shape, affine_classifier, check_whole, convolution, dense
+
+_FEW = 64  # examples, up to which a convolution's transforms stay in the processor's caches
 
 
 def fedavg_cnn(num_classes: int = 10) -> Model:
@@ -29,8 +34,9 @@ def fedavg_cnn(num_classes: int = 10) -> Model:
 
     def predict(weights: Weights, images: Float[AnyArray, "n 28 28 ..."]) -> Float[Array, "n classes"]:
         x = jnp.asarray(images).reshape(-1, 28, 28, 1)
-        x = _pooled_relu(_convolution(x, weights["conv1"]))
-        x = _pooled_relu(_convolution(x, weights["conv2"]))
+        x = _pooled_layer(x, weights["conv1"], _pooled_convolution)
+        few = len(x) <= _FEW
+        x = _pooled_layer(x, weights["conv2"], winograd.pooled_convolution if few else _pooled_convolution)
         x = jax.nn.relu(dense(x.reshape(x.shape[0], -1), weights["dense1"]))
         return dense(x, weights["dense2"])
 
@@ -58,12 +64,14 @@ def perceptron(input_size: int, hidden_sizes: tuple[int, ...] = (200,), num_clas
     return affine_classifier(shapes, predict)
 
 
-def _convolution(x: Float[Array, "n h w c"], layer: Weights) -> Float[Array, "n h w d"]:
-    return convolution(x, layer["kernel"]) + layer["bias"]
+def _pooled_layer(
+    x: Float[Array, "n h w c"], layer: Weights, pooled: Callable[..., Float[Array, "n h/2 w/2 d"]]
+) -> Float[Array, "n h/2 w/2 d"]:
+    # Bias and ReLU commute with the maximum, and cost a quarter after it.
+    return jax.nn.relu(pooled(x, layer["kernel"]) + layer["bias"])
 
 
-def _pooled_relu(x: Float[Array, "n h w c"]) -> Float[Array, "n h/2 w/2 c"]:
-    # Reshape and max, not reduce_window, whose gradient is slow on CPU. ReLU commutes with the maximum and costs a
-    # quarter after it.
-    n, height, width, channels = x.shape
-    return jax.nn.relu(x.reshape(n, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4)))
+def _pooled_convolution(x: Float[Array, "n h w c"], kernel: Float[Array, "5 5 c d"]) -> Float[Array, "n h/2 w/2 d"]:
+    # Reshape and max, not reduce_window, whose gradient is slow on CPU.
+    n, height, width, _ = x.shape
+    return convolution(x, kernel).reshape(n, height // 2, 2, width // 2, 2, -1).max(axis=(2, 4))

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from laconic.codecs import random
 from laconic.codecs.random import Key
 from laconic.errors import ArgumentError, ArgumentTypeError
-from laconic.learning._model import Model, Weights, accuracy
+from laconic.learning._model import AnyArray, Model, Weights, accuracy
 
 Shape = tuple[int, ...]
 
@@ -68,6 +68,13 @@ def convolution(
     """A convolution of the same size, or of a `stride`-th of it on each side, rounded up."""
     layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=layout)
+
+
+def mean_cross_entropy(
+    logits: Float[AnyArray, "n length classes"], labels: Int[AnyArray, "n length"]
+) -> Float[Array, " n"]:
+    """An example's mean over its characters."""
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean(axis=1)
 
 
 def classifier(init: Callable[[Key], Weights], predict: Callable[..., Float[Array, "n classes"]]) -> Model:

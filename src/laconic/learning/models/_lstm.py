@@ -5,12 +5,19 @@ from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
 
 from laconic.codecs.random import Key
 from laconic.learning._model import AnyArray, Model, Weights, accuracy
-from laconic.learning.models._layers import Shape, check_sizes, check_whole, dense, draw_uniform, glorot_limit
+from laconic.learning.models._layers import (
+    Shape,
+    check_sizes,
+    check_whole,
+    dense,
+    draw_uniform,
+    glorot_limit,
+    mean_cross_entropy,
+)
 
 
 def character_lstm(
@@ -59,11 +66,7 @@ def character_lstm(
             x = _lstm(x, weights[name])
         return dense(x, weights["dense"])
 
-    return Model(init=init, predict=predict, loss=_loss, metrics={"accuracy": accuracy()})
-
-
-def _loss(logits: Float[AnyArray, "n length vocabulary"], labels: Int[AnyArray, "n length"]) -> Float[Array, " n"]:
-    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean(axis=1)
+    return Model(init=init, predict=predict, loss=mean_cross_entropy, metrics={"accuracy": accuracy()})
 
 
 def _kernels(vocabulary: int, embedding: int, hidden: tuple[int, ...]) -> dict[str, tuple[Shape, float]]:

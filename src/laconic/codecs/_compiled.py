@@ -1,7 +1,7 @@
 """The pure halves of a bound codec, for all tensors of a tree together, as JAX compiles them."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +36,34 @@ class Encoded(NamedTuple):
     in_range: Array
 
 
+class Forwarding:
+    """Like `jax.jit`, but an output that is one of the arguments is that argument, not a copy, unless it may change.
+
+    Uncompressed tensors are such outputs, and copying a model takes longer than looking for NaN in it.
+
+    Args:
+      function: its outputs' structure, and which of them are arguments, are the same in every call.
+      static_argnames: as `jax.jit` takes them.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, static_argnames: str = ""):
+        @functools.partial(jax.jit, static_argnames=static_argnames or None)
+        def computed(*arguments: Any, **static: Any) -> list[Any]:
+            positions = {id(leaf): position for position, leaf in enumerate(jax.tree.leaves(arguments))}
+            outputs, self._structure = jax.tree.flatten(function(*arguments, **static))
+            self._sources = [positions.get(id(output)) for output in outputs]
+            return [output for output, source in zip(outputs, self._sources, strict=True) if source is None]
+
+        self._computed = computed
+
+    def __call__(self, *arguments: Any, **static: Any) -> Any:
+        """What the function gives."""
+        computed = iter(self._computed(*arguments, **static))
+        leaves = jax.tree.leaves(arguments)
+        outputs = [next(computed) if source is None else _unchanging(leaves[source]) for source in self._sources]
+        return jax.tree.unflatten(self._structure, outputs)
+
+
 class Compiled:
     """Encoding and decoding of units, one compiled program for each half.
 
@@ -51,10 +79,10 @@ class Compiled:
         self._units = tuple(units)
         self._specs = tuple(specs)
         self._codec_specs = tuple(codec_specs)
-        self.encode = jax.jit(self.trace_encode)
+        self.encode = Forwarding(self.trace_encode)
         self.contexts = jax.jit(self._contexts)
         self.decode = jax.jit(self._decode, static_argnames="is_checked")
-        self.before_sum = jax.jit(self.trace_before_sum, static_argnames="is_checked")
+        self.before_sum = Forwarding(self.trace_before_sum, static_argnames="is_checked")
         self.after_sum = jax.jit(self._after_sum)
         self.contribute_stack = compiled_over(self._contribute)
 
@@ -126,6 +154,11 @@ class Compiled:
                 self._units, keys, arrays, parameters, self._codec_specs, strict=True
             )
         ]
+
+
+def _unchanging(array: Any) -> Any:
+    is_fixed = isinstance(array, jax.Array) or (isinstance(array, np.ndarray) and not array.flags.writeable)
+    return array if is_fixed else np.array(array)
 
 
 def with_coarseness(units: Sequence[Unit], parameters: Sequence[Any], coarseness: Sequence[float]) -> list[Any]:

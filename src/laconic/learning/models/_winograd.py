@@ -1,4 +1,4 @@
-"""A convolution of small batches by fewer multiplications than it has terms, several times faster on CPU."""
+"""A convolution by fewer multiplications than it has terms, for small batches on CPU."""
 
 import functools
 import math
@@ -54,8 +54,8 @@ def pooled_convolution(x: Float[Array, "n h w c"], kernel: Float[Array, "5 5 c d
 
     Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1, F(4x4, 5x5): 64
     multiplications for each tile of 4 by 4 outputs instead of 400. Results differ from the plain sum's by 1e-5 of the
-    largest; on one core a training step of the tutorial's CNN takes two thirds of the time. Kernels of 3x3, for which
-    it saves less, and large batches, whose transforms leave the processor's caches, gain nothing.
+    largest. benchmarks/engines/convolution.py has what it saves; kernels of 3x3, for which that is less, and large
+    batches, whose transforms leave the processor's caches, gain nothing.
     """
     n, height, width, c = x.shape
     tiles_high, tiles_wide = -(-height // _TILE), -(-width // _TILE)

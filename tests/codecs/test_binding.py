@@ -1,5 +1,8 @@
 """Codecs bound to trees: who gets which codec, sizes known beforehand, seeds, and values that do not travel."""
 
+import itertools
+import zlib
+
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -213,6 +216,31 @@ def test_values_that_are_not_finite(dtype):
                 bound.encode(tree)
             with pytest.raises(NonFiniteError, match="^1/w"):
                 bound.encode_contribution(tree)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("size", [4097, 100_001])
+def test_one_value_among_many_that_is_not_finite(dtype, size):
+    """Nor is it missed in a large tensor, wherever it is, or where it is when decoded; large values are no error."""
+    generator = np.random.default_rng(size)
+    clean = generator.standard_normal(size).astype(dtype)
+    clean[: size // 2] *= np.finfo(np.float16).max / 8
+    bound = codecs.bind(codecs.identity(), clean)
+    blob = bound.encode(clean, described=True)[0].blob
+    np.testing.assert_array_equal(bound.decode(blob), clean)
+    width = clean.dtype.itemsize
+    start = blob.index(clean.tobytes())
+    for bad, place in itertools.product(
+        (np.nan, np.inf, -np.inf), (0, size // 3, size - 1, *generator.integers(size, size=3))
+    ):
+        dirty = clean.copy()
+        dirty[place] = bad
+        with pytest.raises(NonFiniteError):
+            bound.encode(dirty)
+        first = start + int(place) * width
+        damaged = blob[:first] + dirty[place : place + 1].tobytes() + blob[first + width : -4]
+        with pytest.raises(DecodeError, match="decodes to NaN or infinity"):
+            bound.decode(damaged + zlib.crc32(damaged).to_bytes(4, "little"))
 
 
 def test_a_number_too_large_for_float32():

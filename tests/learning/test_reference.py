@@ -274,6 +274,21 @@ def test_steps_are_not_finer_than_floats(step_in_rms):
     np.testing.assert_allclose(received["w"], weights["w"], atol=4 * max(step_in_rms, 2.0**-22))
 
 
+@pytest.mark.parametrize("codec", [None, codecs.dithered(step_in_rms=1.0)], ids=["nearest", "dithered"])
+def test_one_weight_that_is_not_finite_does_not_travel(codec, clients):
+    """NaN or infinity anywhere in a large model is an error, and not a code or a silent zero."""
+    arguments = {} if codec is None else {"codec": codec}
+    process = process_of(learning.models.perceptron(6, (100, 100), 3), **arguments)
+    states, _ = rounds(process, clients, 1)
+    cohort = clients.batched(BATCH).cohort(clients.client_ids)
+    for bad, place in ((np.nan, 5), (np.nan, 9_999), (np.inf, 5_000)):
+        kernel = np.array(states[-1].weights["dense2"]["kernel"])
+        kernel.flat[place] = bad
+        weights = states[-1].weights | {"dense2": {**states[-1].weights["dense2"], "kernel": kernel}}
+        with pytest.raises(NonFiniteError):
+            process.next(states[-1]._replace(weights=weights), cohort)
+
+
 def test_a_schedule_that_ends_at_zero_is_refused(model, clients):
     """Rather than send a model that is none."""
     process = process_of(model, step_in_rms=optax.linear_schedule(1.0, 0.0, transition_steps=2))

@@ -1,6 +1,5 @@
 """The models of the first papers: a CNN and a perceptron."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -35,7 +34,7 @@ def fedavg_cnn(num_classes: int = 10) -> Model:
 
     def predict(weights: Weights, images: Float[AnyArray, "n 28 28 ..."]) -> Float[Array, "n classes"]:
         x = jnp.asarray(images).reshape(-1, 28, 28, 1)
-        x = _pooled_layer(x, weights["conv1"], _pooled_patches)
+        x = _pooled_layer(x, weights["conv1"], _pooled_convolution)
         are_few = len(x) <= _FEW
         x = _pooled_layer(x, weights["conv2"], winograd_pooled_convolution if are_few else _pooled_convolution)
         x = jax.nn.relu(dense(x.reshape(x.shape[0], -1), weights["dense1"]))
@@ -76,20 +75,3 @@ def _pooled_convolution(x: Float[Array, "n h w c"], kernel: Float[Array, "5 5 c 
     # Reshape and max, not reduce_window, whose gradient is slow on CPU.
     n, height, width, _ = x.shape
     return convolution(x, kernel).reshape(n, height // 2, 2, width // 2, 2, -1).max(axis=(2, 4))
-
-
-def _pooled_patches(x: Float[Array, "n h w 1"], kernel: Float[Array, "5 5 1 d"]) -> Float[Array, "n h/2 w/2 d"]:
-    """The same for a single channel, for which XLA's convolution is slow, above all under `vmap` over kernels.
-
-    For each pixel of a window a matrix product with the 25 pixels around it.
-    """
-    n, height, width, _ = x.shape
-    padded = jnp.pad(x[..., 0], ((0, 0), (2, 2), (2, 2)))
-
-    def around(down: int, right: int) -> Float[Array, "25 pixels"]:
-        places = [(down + i, right + j) for i in range(5) for j in range(5)]
-        return jnp.stack([padded[:, i : i + height : 2, j : j + width : 2] for i, j in places]).reshape(25, -1)
-
-    weights = kernel.reshape(25, -1)
-    windows = [around(down, right).T @ weights for down in range(2) for right in range(2)]
-    return functools.reduce(jnp.maximum, windows).reshape(n, height // 2, width // 2, -1)

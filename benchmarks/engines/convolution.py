@@ -59,6 +59,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=15, help="how often each is measured")
     arguments = parser.parse_args()
+    if arguments.times < 1:
+        parser.error(f"--times must be at least 1, got {arguments.times}")
     trainers = {"plain sum": trainer(0), "Winograd": trainer(BATCH_SIZE)}
     milliseconds: dict[tuple[str, int], list[float]] = {(name, threads): [] for name in trainers for threads in THREADS}
     with ThreadPoolExecutor(max(THREADS)) as pool:

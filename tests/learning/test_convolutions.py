@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from laconic import codecs, learning
-from laconic.learning.models._classic import _pooled_convolution
+from laconic.learning.models._classic import _pooled_convolution, _pooled_layer
+from laconic.learning.models._layers import convolution
 from laconic.learning.models._winograd import pooled_convolution, transforms
 
 
@@ -48,6 +49,17 @@ def test_it_is_a_pooled_convolution(pooled, shape):
     cotangent = rng.standard_normal(values.shape).astype(np.float32)
     for found, wanted in zip((values, *backward(cotangent)), (expected, *expected_backward(cotangent)), strict=True):
         np.testing.assert_allclose(found, wanted, atol=2e-5 * float(jnp.abs(wanted).max()))
+
+
+def test_bias_and_relu_commute_with_the_maximum():
+    """After it they give, bit for bit, what they give before it."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 8, 6, 3)), jnp.float32)
+    layer = {"kernel": jnp.asarray(rng.standard_normal((5, 5, 3, 4)), jnp.float32), "bias": jnp.arange(-2.0, 2.0)}
+    window = (1, 2, 2, 1)
+    before = jax.nn.relu(convolution(x, layer["kernel"]) + layer["bias"])
+    expected = jax.lax.reduce_window(before, -jnp.inf, jax.lax.max, window, window, "VALID")
+    np.testing.assert_array_equal(_pooled_layer(x, layer, _pooled_convolution), expected)
 
 
 def test_it_is_as_exact_as_its_numbers():

@@ -81,3 +81,8 @@ def test_optimizers_need_no_hash():
     probe = scales_entries(optax.GradientTransformation(lambda _: optax.EmptyState(), Unhashable()))
     assert probe(TREE)
     assert probe(TREE)
+
+
+def test_infinite_steps_are_not_this_function_s_error():
+    """An optimizer that diverges at once is asked without a warning."""
+    assert not scales_entries(optax.scale(float("inf")))(TREE)

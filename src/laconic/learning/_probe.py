@@ -66,4 +66,5 @@ def _total(optimizer: optax.GradientTransformation, gradients: Any) -> Any:
 def _is_out_of_proportion(gradient: Any, step: Any) -> bool:
     # By NumPy: compiling a model's worth of reductions takes longer than all of this.
     share = np.asarray(step, np.float32) / np.asarray(gradient, np.float32)
-    return share.size > 0 and bool(np.ptp(share) > _TOLERANCE * np.max(np.abs(share)))
+    with np.errstate(invalid="ignore"):  # what is infinite shows when it trains
+        return share.size > 0 and bool(np.ptp(share) > _TOLERANCE * np.max(np.abs(share)))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-_TILE = 4  # outputs on each side; with more, rounding errors grow by an order of magnitude for each two
+_TILE = 4  # outputs on each side; with more, rounding errors grow fast
 _KERNEL = 5
 _WINDOW = _TILE + _KERNEL - 1
 _POINTS = (Fraction(0), *(sign * Fraction(size) for size in (1, 2, Fraction(1, 2)) for sign in (1, -1)))

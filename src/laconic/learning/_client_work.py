@@ -14,6 +14,7 @@ from laconic.federated import ClientWork as Fold
 from laconic.federated import Value, federated_client_key, federated_map
 from laconic.learning._model import Model, Weights, finalize_metrics, metric_sums, zero_sums
 from laconic.learning._parts import LEFT_OUT, ClientResult, ClientWork, all_finite, check_optimizer, zero_unless
+from laconic.learning._pooling import with_fast_pooling
 
 Weighting = Literal["examples", "uniform"] | Callable[[Any, Any], Any]
 
@@ -51,13 +52,11 @@ def local_training(
         )
     check_optimizer(client_optimizer, "client_optimizer")
     weigh = _weighting(weighting)
+    predict_train = model.predict_train
+    predict = with_fast_pooling(model.predict if predict_train is None else predict_train)
 
     def loss(weights: Weights, batch: Any, key: Key) -> tuple[Any, Any]:
-        outputs = (
-            model.predict(weights, batch.x)
-            if model.predict_train is None
-            else model.predict_train(weights, batch.x, key)
-        )
+        outputs = predict(weights, batch.x) if predict_train is None else predict(weights, batch.x, key)
         # A padded row's loss may be anything: it is replaced before it can reach the gradient, not multiplied by zero.
         losses = jnp.where(batch.mask > 0, model.loss(outputs, batch.y), 0)
         return losses.sum() / jnp.maximum(batch.mask.sum(), 1), outputs

@@ -54,7 +54,7 @@ def pooled_convolution(x: Float[Array, "n h w c"], kernel: Float[Array, "5 5 c d
 
     Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1, F(4x4, 5x5): 64
     multiplications for each tile of 4 by 4 outputs instead of 400. Results differ from the plain sum's by 1e-5 of the
-    largest. benchmarks/engines/convolution.py has what it saves; kernels of 3x3, for which that is less, and large
+    largest. benchmarks/engines/steps.py has what it saves; kernels of 3x3, for which that is less, and large
     batches, whose transforms leave the processor's caches, gain nothing.
     """
     n, height, width, c = x.shape

@@ -99,8 +99,8 @@ def _replaced(jaxpr: Jaxpr) -> Jaxpr:
 
 def _with_max_pool(equation: JaxprEqn) -> JaxprEqn:
     if _is_pooling(equation):
-        window = tuple(equation.params["window_dimensions"])
-        (call,) = jax.make_jaxpr(lambda x: max_pool(x, window))(equation.invars[0].aval).eqns
+        window, x = tuple(equation.params["window_dimensions"]), _spec_of(equation)
+        (call,) = jax.make_jaxpr(lambda x: max_pool(x, window))(x).eqns
         return equation.replace(primitive=call.primitive, params=call.params)
     inner = _inner(equation)
     if inner is None or not _pools(inner.jaxpr):
@@ -122,11 +122,17 @@ def _inner(equation: JaxprEqn) -> Any:
 def _is_pooling(equation: JaxprEqn) -> bool:
     if equation.primitive.name != "reduce_window_max":
         return False
-    parameters = equation.params
-    x: Any = equation.invars[0].aval
+    parameters, x = equation.params, _spec_of(equation)
     window = parameters["window_dimensions"]
     is_dense = all(step == 1 for name in ("base_dilation", "window_dilation") for step in parameters[name])
     is_inside = not any(itertools.chain(*parameters["padding"]))
     fits = 1 < math.prod(window) <= _MOST and all(size >= width for size, width in zip(x.shape, window, strict=True))
     is_float = jnp.issubdtype(x.dtype, jnp.floating)
     return is_float and is_dense and is_inside and fits and tuple(window) == tuple(parameters["window_strides"])
+
+
+def _spec_of(equation: JaxprEqn) -> jax.ShapeDtypeStruct:
+    """Of what an equation of one operand takes."""
+    (operand,) = equation.invars
+    array: Any = operand.aval
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)

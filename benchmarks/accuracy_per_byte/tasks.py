@@ -96,6 +96,12 @@ TASKS: dict[str, Task] = {
         label="character LSTM, the server's rate falling to zero over 200 rounds (cosine)",
         server=_decaying_sgd(TEXT.rounds),
     ),
+    "text_wide": dataclasses.replace(
+        TEXT,
+        label="character LSTM of 512 units",
+        model=lambda: learning.models.character_lstm(hidden_sizes=(512,)),
+        rounds=100,
+    ),
     "transformer": dataclasses.replace(
         TEXT,
         label="character transformer, Python's own sources",

@@ -358,3 +358,22 @@ def test_payloads_hold_what_was_encoded():
     payload, _ = codecs.bind(codecs.identity(), x).encode(x)
     x[:] = 2
     np.testing.assert_array_equal(np.frombuffer(payload.blob[4:-4], np.float32), 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.zeros((2, 3), np.float32), True),
+        (jnp.zeros((2, 3)), True),
+        (np.zeros((2, 3), ">f4"), False),
+        (np.zeros((3, 2), np.float32), False),
+        (np.zeros((2, 3), np.float64), False),
+        (jnp.zeros((2, 3), jnp.bfloat16), False),
+        (jax.ShapeDtypeStruct((2, 3), np.float32), False),
+        (1.0, False),
+        (None, False),
+    ],
+)
+def test_a_spec_knows_its_arrays(value, expected):
+    """Of its shape and dtype, in the machine's byte order."""
+    assert TensorSpec("x", (2, 3), np.dtype(np.float32)).is_of(value) is expected

@@ -49,8 +49,7 @@ def check_received(specs: Sequence[TensorSpec], finite: Array) -> None:
 
 
 def _checked_leaf(leaf: Any, spec: TensorSpec) -> Any:
-    found = spec_of(leaf, spec.name)
-    if found != spec:
+    if not spec.is_of(leaf) and (found := spec_of(leaf, spec.name)) != spec:
         raise ArgumentError(f"{spec.name or 'the array'} must be {spec}, got {found}")
     if isinstance(leaf, jax.Array):
         return leaf

@@ -271,8 +271,7 @@ def _read_key(data: Any) -> Key:
 
 
 def _checked(array: Any, section: Section) -> np.ndarray:
-    found = spec_of(array, section.spec.name)
-    if found != section.spec:
+    if not section.spec.is_of(array) and (found := spec_of(array, section.spec.name)) != section.spec:
         raise ArgumentError(
             f"{section.spec.name or 'the array'} was {section.spec} when the codec was bound, and is now {found}; "
             "parameters, reports and outputs keep shape and dtype from round to round"

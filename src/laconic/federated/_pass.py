@@ -294,9 +294,11 @@ def _argument(node: Parameter, value: Any) -> Any:
 
 
 def _checked_elements(elements: Iterable[Any], expected: MemberType) -> Iterator[Any]:
+    specs = expected.tensors
     for element in elements:
-        found = member_type(element)
-        if found != expected:
+        leaves, structure = jax.tree.flatten(element)
+        fits = structure == expected.structure and all(spec.is_of(x) for spec, x in zip(specs, leaves, strict=True))
+        if not fits and (found := member_type(element)) != expected:
             raise PlacementError(f"each element of the client's sequence must be {expected}, got {found}")
         yield element
 

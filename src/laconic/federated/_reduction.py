@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from laconic.codecs import Contribution, Payload
-from laconic.federated._crossing import Uplink, times
+from laconic.federated._crossing import Uplink
 from laconic.federated._graph import Aggregate
-from laconic.federated._traffic import TrafficEntry
+from laconic.federated._traffic import TrafficEntry, merged
 
 _STRETCHES = 64  # at most: enough to share among workers, few enough to be brought together
 
@@ -79,7 +79,7 @@ class Reducer:
             for values, value in zip(kept, output.kept, strict=True):
                 values.append(value)
             if output.payload is not None:
-                entries = times([*entries, *self._uplink.entries(output.payload)], 1)
+                entries = merged([*entries, *self._uplink.entries(output.payload)])
             sent[output.client_id] = 0 if output.payload is None else len(output.payload)
         return Part(reduced, kept, entries, sent)
 
@@ -88,7 +88,7 @@ class Reducer:
         for values, more in zip(part.kept, later.kept, strict=True):
             values += more
         part.sent.update(later.sent)
-        entries = times([*part.entries, *later.entries], 1)
+        entries = merged([*part.entries, *later.entries])
         reduced = [
             self._merged(node, so_far, other)
             for node, so_far, other in zip(self._aggregates, part.reduced, later.reduced, strict=True)

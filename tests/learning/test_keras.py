@@ -14,6 +14,7 @@ import keras
 
 from laconic import codecs, data, learning
 from laconic.errors import ArgumentError, ArgumentTypeError, MissingExtraError
+from laconic.learning._pooling import with_fast_pooling
 
 from .conftest import CLASSES, FEATURES
 
@@ -45,6 +46,25 @@ def test_it_predicts_as_keras_does():
     outputs = model.predict(weights, x)
     np.testing.assert_allclose(outputs, keras_model(x), rtol=1e-5)
     assert float(model.loss(outputs, y).mean()) == pytest.approx(float(LOSS(y, keras_model(x))), rel=1e-5)
+
+
+def test_its_pooling_trains_fast():
+    """Keras's max-pooling is one that training replaces, with the same bits."""
+
+    def pooling():
+        layers = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.MaxPooling2D(), keras.layers.Flatten()]
+        return keras.Sequential([keras.Input((7, 6, 1)), *layers, keras.layers.Dense(CLASSES)])
+
+    model = adapted(pooling)
+    weights = model.init(codecs.random.key(0))
+    x = np.random.default_rng(0).integers(-1, 2, (4, 7, 6, 1)).astype(np.float32)
+    slow, fast = (
+        jax.grad(lambda weights, predict=predict: (predict(weights, x) ** 2).sum())
+        for predict in (model.predict, with_fast_pooling(model.predict))
+    )
+    jax.tree.map(np.testing.assert_array_equal, fast(weights), slow(weights))
+    assert "select_and_scatter" in str(jax.make_jaxpr(slow)(weights))
+    assert "select_and_scatter" not in str(jax.make_jaxpr(fast)(weights))
 
 
 def test_initial_weights_follow_the_seed_and_nothing_else():

@@ -20,10 +20,11 @@ def wide():
     return learning.models.perceptron(6, (64, 64), 3), make_clients([20, 30, 25])
 
 
-def trained(compression, wide, count=ROUNDS, workers=1, server=None):
+def trained(compression, wide, count=ROUNDS, workers=1, server=None, client=None):
     """The last state, and each round's bytes down and up."""
     model, clients = wide
-    process = learning.fed_avg(model, optax.sgd(0.1), server, compression=compression, engine=engines.local(workers))
+    client = optax.sgd(0.1) if client is None else client
+    process = learning.fed_avg(model, client, server, compression=compression, engine=engines.local(workers))
     state, traffic = process.initialize(seed=1), []
     for number in range(count):
         state, result = process.next(state, clients.batched(5).sample(3, seed=2, round_number=number))
@@ -69,23 +70,31 @@ def test_balanced_goes_by_the_models_size(wide):
     assert np.all(large.mean(axis=0) / weights[1] < small.mean(axis=0) / weights[0] / 2)
 
 
-def test_balanced_goes_by_the_servers_optimizer(wide):
-    """With Adam a large model travels on finer, dithered grids, and the server's own is then the one to use."""
+@pytest.mark.parametrize(
+    "optimizers",
+    [
+        {"server": optax.adam(1e-3)},
+        {"client": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))},
+    ],
+    ids=["adam at the server", "clipped clients"],
+)
+def test_balanced_goes_by_the_optimizers(wide, optimizers):
+    """Where errors do not shrink with gradients, grids are finer and dithered, and the server's own model is to use."""
     many = learning.models.perceptron(6, (512, 512), 3), wide[1]
     totals = []
-    for server in (optax.sgd(1.0), optax.adam(1e-3), optax.adam(1e-3)):
-        process, state, traffic = trained(presets.balanced(), many, 3, server=server)
+    for own in ({}, optimizers, optimizers):
+        process, state, traffic = trained(presets.balanced(), many, 3, **own)
         totals.append(traffic.sum())
     jax.tree.map(np.testing.assert_array_equal, process.broadcast_weights(state), state.weights)
     assert totals[1] > 1.3 * totals[0]
     assert totals[1] == totals[2]
 
 
-def test_others_are_the_same_with_all_servers(wide):
+def test_others_are_the_same_with_all_optimizers(wide):
     """Only `balanced` asks."""
-    assert presets.balanced().for_server is not None
+    assert presets.balanced().for_optimizers is not None
     for preset in (presets.lossless, presets.careful, presets.frugal):
-        assert preset().for_server is None
+        assert preset().for_optimizers is None
 
 
 def test_any_number_of_workers_gives_the_same_bits(wide):

@@ -1,11 +1,11 @@
-"""What a server's optimizer does to its gradients, found by trying."""
+"""What an optimizer does to its gradients, found by trying."""
 
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
-from laconic.learning._probe import scales_entries
+from laconic.learning._probe import keeps_size, scales_entries
 
 TREE = {
     "matrix": jax.ShapeDtypeStruct((3, 4), jnp.float32),
@@ -52,6 +52,27 @@ def test_steps_along_the_gradient(optimizer):
 def test_steps_of_another_direction(optimizer):
     """What divides entry by entry, or makes rows orthogonal, does not."""
     assert scales_entries(optimizer)(TREE)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (optax.sgd(1.0), False),
+        (optax.sgd(0.3, momentum=0.9, nesterov=True), False),
+        (optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(1.0)), False),
+        (optax.sgd(optax.linear_schedule(0.0, 1.0, 10)), False),
+        (optax.set_to_zero(), False),
+        (optax.chain(optax.clip_by_global_norm(1000.0), optax.sgd(1.0)), False),
+        (optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0)), True),
+        (optax.chain(optax.clip(2.0), optax.sgd(1.0)), True),
+        (optax.normalize_by_update_norm(), True),
+        (optax.adam(0.01), True),
+        (optax.sign_sgd(0.01), True),
+    ],
+)
+def test_steps_that_keep_their_size(optimizer, expected):
+    """Clipping that takes hold, norms and Adam do not step an eighth as far for an eighth of the gradient."""
+    assert keeps_size(optimizer)(TREE) is expected
 
 
 def test_a_part_of_the_model():

@@ -35,7 +35,7 @@ def fed_avg(
       distributor: how the model travels; None is `encoded_broadcast()`, uncompressed.
       aggregator: how updates travel; None is `encoded_mean()`, uncompressed.
       compression: both at once, such as `presets.balanced()`; in place of `distributor` and `aggregator`. Where it
-        has a `for_server`, what that gives for the server's optimizer.
+        has a `for_optimizers`, what that gives for these two.
       weighting: how much a client counts; see `local_training`.
       engine: where clients run; None is `engines.local()`.
 
@@ -52,8 +52,8 @@ def fed_avg(
             )
         if distributor is not None or aggregator is not None:
             raise ArgumentError("compression stands for distributor and aggregator, got it and one of these")
-        if compression.for_server is not None:
-            compression = compression.for_server(server_optimizer)
+        if compression.for_optimizers is not None:
+            compression = compression.for_optimizers(client_optimizer, server_optimizer)
         distributor, aggregator = compression.distributor, compression.aggregator
     return compose(
         encoded_broadcast() if distributor is None else distributor,

@@ -30,7 +30,7 @@ from laconic.codecs import (
 from laconic.errors import require
 from laconic.learning._model import Weights
 from laconic.learning._parts import Aggregator, Distributor, State, encoded_broadcast, encoded_mean
-from laconic.learning._probe import scales_entries
+from laconic.learning._probe import keeps_size, scales_entries
 from laconic.learning._reference import is_large_matrix, reference_broadcast
 
 _LARGE = 2**17  # weights; a crude sign of how much noise they can take between them
@@ -44,13 +44,14 @@ class Compression:
       name: for people.
       distributor: brings the model to the clients.
       aggregator: brings the updates back.
-      for_server: server optimizer -> what takes this one's place with it. None is this one with all.
+      for_optimizers: the client's and the server's optimizer -> what takes this one's place with them. None is this one
+        with all.
     """
 
     name: str
     distributor: Distributor
     aggregator: Aggregator
-    for_server: Callable[[optax.GradientTransformation], "Compression"] | None = None
+    for_optimizers: Callable[[optax.GradientTransformation, optax.GradientTransformation], "Compression"] | None = None
 
 
 def lossless() -> Compression:
@@ -80,27 +81,33 @@ def careful() -> Compression:
 
 
 def balanced() -> Compression:
-    """The one to begin with: forty to a hundred times fewer bytes, and as good a model or nearly.
+    """The one to begin with: 35 to a hundred times fewer bytes, and as good a model or nearly.
 
-    It goes by the model's size, and by the server's optimizer. From 2**17 weights on: down, the difference from the
+    It goes by the model's size, and by the optimizers. From 2**17 weights on: down, the difference from the
     model before the first round, on a grid of 2 root mean squares (`reference_broadcast`); up, all tensors as one
     vector on an unbiased grid of 40 (`codecs.stochastic_grid`). That costs the tutorial's CNN and a perceptron no
-    accuracy that could be measured. A server's optimizer that divides each entry by what it has seen, such as Adam,
-    makes errors large where updates are small: for it, down a dithered grid of 1.3 root mean squares, which errs
-    another way in each round, and up one of 10. Smaller models take few bytes anyhow, and cannot spread as much noise
-    over weights that hardly matter: down, dithered on the E8 lattice with a step of 1.9; up, at 0.31 bits after a
-    random rotation (`codecs.eden`), which suits updates in which all entries count.
+    accuracy that could be measured. It relies on updates, and so their errors, that become smaller as gradients do. A
+    client's optimizer that clips or normalizes gradients keeps errors as large as they were, and a server's that
+    divides each entry by what it has seen, such as Adam, makes them large where updates are small: with either, down a
+    dithered grid of 1.3 root mean squares, which errs another way in each round, and up one of 10. Smaller models take
+    few bytes anyhow, and cannot spread as much noise over weights that hardly matter: down, dithered on the E8 lattice
+    with a step of 1.9; up, at 0.31 bits after a random rotation (`codecs.eden`), which suits updates in which all
+    entries count.
 
     docs/accuracy-per-byte.md has what it costs each of several models. Where that is too much, `careful` is finer.
     """
     small = _pair(_dithered_lattice(1.9), _rotated(0.31))
     large = _pair(reference_broadcast(), _grid(40.0))
-    scaled = _pair(_dithered_grid(1.3), _grid(10.0))
+    finer = _pair(_dithered_grid(1.3), _grid(10.0))
 
-    def chosen(scales: Callable[[Any], bool]) -> Compression:
-        return _chosen("balanced", lambda tree: small if not _is_large(tree) else scaled if scales(tree) else large)
+    def chosen(errs: Callable[[Any], bool]) -> Compression:
+        return _chosen("balanced", lambda tree: small if not _is_large(tree) else finer if errs(tree) else large)
 
-    return dataclasses.replace(chosen(lambda _: False), for_server=lambda optimizer: chosen(scales_entries(optimizer)))
+    def for_optimizers(client: optax.GradientTransformation, server: optax.GradientTransformation) -> Compression:
+        keeps, scales = keeps_size(client), scales_entries(server)
+        return chosen(lambda tree: keeps(tree) or scales(tree))
+
+    return dataclasses.replace(chosen(lambda _: False), for_optimizers=for_optimizers)
 
 
 def frugal() -> Compression:

@@ -50,7 +50,7 @@ class TensorSpec:
         return jax.ShapeDtypeStruct(self.shape, self.dtype)
 
     def is_of(self, value: Any) -> bool:
-        """Whether it is an array's; False of anything else, too. Takes a tenth of the time of making its spec."""
+        """Whether it is an array's; False of anything else, too. Faster than making its spec."""
         is_array = isinstance(value, (np.ndarray, jax.Array))
         return is_array and value.shape == self.shape and value.dtype == self.dtype
 

@@ -18,7 +18,7 @@ def with_fast_pooling(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function of trees of arrays, with the same values and gradients, traced with `max_pool`.
 
     Keras, Flax and Equinox pool by `jax.lax.reduce_window`, whose gradient XLA's CPU compiler makes one entry at a
-    time: with it a training step of the tutorial's CNN takes half as long again (benchmarks/engines/steps.py). Where
+    time: with it a training step of the tutorial's CNN takes a third longer (benchmarks/engines/steps.py). Where
     windows neither overlap nor reach beyond the array, as most do, it is replaced in what JAX has traced of the
     function, so that nobody's model has to change. A function without such a pooling is called as it is.
     """

@@ -78,3 +78,18 @@ def test_large_batches_are_convolved_as_small_ones():
     many, few = model.predict(weights, images), model.predict(weights, images[:5])
     np.testing.assert_allclose(many[:5], few, atol=1e-4 * float(jnp.abs(few).max()))
     assert not np.array_equal(many[:5], few)
+
+
+def test_the_model_has_forward_derivatives():
+    """Those of the gradient, as products with curvature need them."""
+    model = learning.models.fedavg_cnn()
+    weights = model.init(codecs.random.key(0))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 28, 28)), jnp.float32)
+
+    def loss(weights):
+        return model.predict(weights, x).sum()
+
+    value, change = jax.jvp(loss, (weights,), (weights,))
+    products = jax.tree.map(lambda w, g: (w * g).sum(), weights, jax.grad(loss)(weights))
+    assert float(value) == pytest.approx(float(loss(weights)), rel=1e-5)
+    assert float(change) == pytest.approx(float(sum(jax.tree.leaves(products))), rel=1e-3)

@@ -1,13 +1,15 @@
 """What an actor does, in this process: references are keys of a dictionary."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from laconic import data, engines, learning
 from laconic.engines._ray_worker import Origin, Task, Worker
-from laconic.federated import PortableClient, PortablePass
+from laconic.errors import NonFiniteError
+from laconic.federated import PortableClient, PortablePass, at_clients, federated_computation, federated_sum
 
 
 class Store(dict):
@@ -27,7 +29,7 @@ class Store(dict):
 
 
 class ThroughWorker:
-    """An engine that sends tasks of a few stretches to a worker."""
+    """An engine that sends tasks of so many clients to a worker, which gives up what it has after some of them."""
 
     def __init__(self, store, worker, grouped):
         self.store, self.worker, self.grouped = store, worker, grouped
@@ -39,13 +41,18 @@ class ThroughWorker:
         portable = PortablePass.of(client_pass)
         received = {position: store.put(value) for position, value in portable.received.items()}
         inputs = store.put(PortablePass(**{**vars(portable), "received": received}))
-        parts = []
-        stretches = client_pass.stretches
-        for first in range(0, len(stretches), self.grouped):
-            own = stretches[first : first + self.grouped]
-            sent = [self.sent(client, client_pass.program) for client in clients[own[0].start : own[-1].stop]]
-            parts += self.worker.run(Task(program, inputs, sent, [len(stretch) for stretch in own]))
+        parts = client_pass.parts()
+        for number, extent in enumerate(client_pass.extents(self.grouped)):
+            sent = [self.sent(client, client_pass.program) for client in clients[extent.start : extent.stop]]
+            self.worker.run(Task(program, inputs, extent, sent))
+            if number % 3 == 1:
+                self.give_up(parts)
+        self.give_up(parts)
         return client_pass.total(parts)
+
+    def give_up(self, parts):
+        for extent, part in self.worker.give_up().items():
+            parts.add(extent, part)
 
     def sent(self, client, program):
         portable = PortableClient.of(client, program)
@@ -92,11 +99,38 @@ def worker(store):
 
 @pytest.mark.parametrize(("count", "grouped"), [(7, 1), (7, 3), (130, 10)])
 def test_the_bits_of_the_local_engine(store, worker, count, grouped):
-    """Weights and traffic are the same, however the stretches are grouped, and of several clients to a stretch, too."""
+    """Weights and traffic are the same, however many clients make a task, and whatever is given up together."""
     weights, result = trained(ThroughWorker(store, worker, grouped), count)
     expected, other = trained(engines.local(1), count)
     jax.tree.map(np.testing.assert_array_equal, weights, expected)
     assert result == other
+
+
+def test_what_failed_is_not_held(store, worker):
+    """A task whose client has an error leaves nothing, nor does what another pass has left."""
+
+    @federated_computation(at_clients(jnp.float32))
+    def total(values):
+        return federated_sum(values)
+
+    class Failing(ThroughWorker):
+        def run(self, client_pass, clients):
+            program, inputs = self.store.put(client_pass.program), self.store.put(PortablePass.of(client_pass))
+            sent = [PortableClient.of(client, client_pass.program) for client in clients]
+            self.worker.run(Task(program, inputs, range(2), sent[:2]))
+            with pytest.raises(NonFiniteError):
+                self.worker.run(Task(program, inputs, range(2, 5), sent[2:]))
+            first = self.worker.give_up()
+            assert list(first) == [range(2)]
+            assert self.worker.give_up() == {}
+            self.worker.run(Task(program, inputs, range(2), sent[:2]))
+            again = self.store.put(PortablePass.of(client_pass))
+            self.worker.run(Task(program, again, range(2, 3), sent[2:3]))
+            assert list(self.worker.give_up()) == [range(2, 3)]
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        total([1.0, 2.0, 3.0, float("nan"), 5.0], engine=Failing(store, worker, 1))
 
 
 def test_what_stays(store, worker):

@@ -28,7 +28,7 @@ from laconic.federated import (
     federated_sum,
     federated_value,
 )
-from laconic.federated._reduction import stretches
+from laconic.federated._reduction import leaves
 
 X = np.zeros(300, np.float32)
 
@@ -56,27 +56,39 @@ def values(count):
 
 
 class Elsewhere:
-    """Each stretch of clients in a pass of its own, of a program of its own, both made of bytes."""
+    """Some clients in each of several passes, of programs of their own, all made of bytes; in no order."""
+
+    def __init__(self, places):
+        self.places = places
 
     def run(self, client_pass, clients):
         program = client_pass.program
         other = pickle.loads(pickle.dumps(program))
         portable = pickle.dumps(PortablePass.of(client_pass))
-        parts = []
-        for stretch in client_pass.stretches:
-            bound = pickle.loads(portable).bind(other)
-            sent = pickle.dumps([PortableClient.of(clients[position], program) for position in stretch])
+        bound = [pickle.loads(portable).bind(other) for _ in range(self.places)]
+        there = [own.parts() for own in bound]
+        extents = client_pass.extents(2)
+        for number in np.random.default_rng(len(extents)).permutation(len(extents)):
+            place, extent = number * self.places // len(extents), extents[number]
+            sent = pickle.dumps([PortableClient.of(clients[position], program) for position in extent])
             own = [client.bind(other) for client in pickle.loads(sent)]
-            parts.append(pickle.dumps(bound.part(map(bound.run_client, own))))
-        return client_pass.total(map(pickle.loads, parts))
+            there[place].reduce(extent, map(bound[place].run_client, own))
+        parts = client_pass.parts()
+        for own in reversed(there):
+            taken = own.taken()
+            assert len(taken) <= 2 * np.log2(len(clients) + 1)
+            for extent, part in pickle.loads(pickle.dumps(taken)).items():
+                parts.add(extent, part)
+        return client_pass.total(parts)
 
 
-@pytest.mark.parametrize("count", [1, 2, 64, 65, 150])
-def test_a_pass_that_was_sent_has_the_same_bits(count):
-    """Results and traffic, with one client to a stretch and with several."""
+@pytest.mark.parametrize("places", [1, 3])
+@pytest.mark.parametrize("count", [1, 2, 11, 64, 65, 150])
+def test_a_pass_that_was_sent_has_the_same_bits(count, places):
+    """Results and traffic, whoever has run which clients, and whenever."""
     arguments = np.linspace(0, 1, 300, dtype=np.float32), values(count), list(np.arange(count, dtype=np.int32))
     expected = computation.run(*arguments, key=5, engine=ReferenceEngine())
-    found = computation.run(*arguments, key=5, engine=Elsewhere())
+    found = computation.run(*arguments, key=5, engine=Elsewhere(places))
     jax.tree.map(np.testing.assert_array_equal, found.result, expected.result)
     assert found.traffic == expected.traffic
 
@@ -95,13 +107,17 @@ example = federated_computation(at_clients(jnp.float32))(federated_sum)
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 129, 1000, 10_000])
-def test_stretches(count):
-    """They are the cohort, in order, at most 64, of one length but for the last."""
-    found = stretches(count)
-    assert [position for stretch in found for position in stretch] == list(range(count))
-    assert len(found) <= 64
-    assert len({len(stretch) for stretch in found[:-1]}) <= 1
-    assert len(found[-1]) <= len(found[0])
+def test_extents(count):
+    """They are the cohort, in order, of about one length; the shortest ones are at most 64, and make up longer ones."""
+    shortest = leaves(count)
+    assert len(shortest) <= 64
+    for at_most in (1, 2, 7, count // 8, count):
+        found = leaves(count, at_most=at_most)
+        assert [position for extent in found for position in extent] == list(range(count))
+        lengths = {len(extent) for extent in found}
+        assert max(lengths) <= max(at_most, -(-count // 64))
+        assert max(lengths) <= 2 * min(lengths) + 1
+        assert [leaf for extent in found for leaf in leaves(count, extent)] == shortest
 
 
 def test_sums_of_codes_travel_narrow():

@@ -1,15 +1,15 @@
 """The engine for several machines: client work in Ray actors.
 
 What travels to an actor once are the computation, as the Python function it was built from, and each data set; in each
-round, what clients receive. What travels back are not clients' updates but parts of their sum, in the encoded domain
-where the codec's stages commute with it.
+round, what clients receive. What travels back are not clients' updates but the few parts of their sum that each actor
+has made of its clients', in the encoded domain where the codec's stages commute with it.
 """
 
 import contextlib
 import functools
 import logging
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -19,7 +19,7 @@ from laconic.engines._ray_pool import Pool
 from laconic.engines._ray_worker import Origin, Task, Worker
 from laconic.engines._workers import wanted_workers
 from laconic.errors import ArgumentError, ArgumentTypeError, require
-from laconic.federated import Client, ClientPass, Part, PassResult, PortableClient, PortablePass
+from laconic.federated import Client, ClientPass, PassResult, PortableClient, PortablePass
 
 _SOURCES = 4  # data sets that are held in the object store
 _PROGRAMS = 16
@@ -51,14 +51,18 @@ class RayEngine:
         self._received: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 
     def run(self, client_pass: ClientPass, clients: Sequence[Client]) -> PassResult:
-        """Runs the pass for all clients; parts of a cohort wait for their turn, never more than a few a worker.
+        """Runs the pass for all clients; each worker adds up what it can by itself.
 
         Raises:
           EngineError: if no worker can be started, or some clients' workers die again and again.
         """
         pool = self._ready_pool()
-        with contextlib.closing(self._parts(pool, client_pass, clients)) as parts:
-            return client_pass.total(parts)
+        parts = client_pass.parts()
+        with contextlib.closing(pool.gather(self._tasks(client_pass, clients))) as given:
+            for extents in given:
+                for extent, part in extents.items():
+                    parts.add(extent, part)
+        return client_pass.total(parts)
 
     @property
     def replaced_workers(self) -> int:
@@ -90,22 +94,13 @@ class RayEngine:
     def __repr__(self) -> str:
         return f"engines.ray(workers={self.workers}, num_cpus={self.num_cpus:g}, num_gpus={self.num_gpus})"
 
-    def _parts(self, pool: Pool, client_pass: ClientPass, clients: Sequence[Client]) -> Generator[Part, None, None]:
-        with contextlib.closing(pool.map(self._tasks(client_pass, clients))) as results:
-            for parts in results:
-                yield from parts
-
     def _tasks(self, client_pass: ClientPass, clients: Sequence[Client]) -> list[Task]:
-        """Neighbouring stretches together, where there are many for each worker."""
         program = self._stored(self._programs, client_pass.program, _PROGRAMS)
         inputs = self._inputs(client_pass)
-        stretches = client_pass.stretches
-        grouped = max(1, len(stretches) // (_TASKS * self._size()))
         tasks = []
-        for first in range(0, len(stretches), grouped):
-            own = stretches[first : first + grouped]
-            sent = [self._client(client, client_pass) for client in clients[own[0].start : own[-1].stop]]
-            tasks.append(Task(program, inputs, sent, [len(stretch) for stretch in own]))
+        for extent in client_pass.extents(len(clients) // (_TASKS * self._size())):
+            sent = [self._client(client, client_pass) for client in clients[extent.start : extent.stop]]
+            tasks.append(Task(program, inputs, extent, sent))
         return tasks
 
     def _inputs(self, client_pass: ClientPass) -> Any:
@@ -199,10 +194,10 @@ def ray(
 ) -> RayEngine:
     """An engine that runs clients in actors of a Ray cluster, on one machine or many.
 
-    Each worker compiles once and keeps the data sets it has seen. It takes some clients that follow each other in the
-    cohort, and gives back a part of their sum. A worker that dies, alone or with its node, is replaced, and its clients
-    are run again; no client is lost or counted twice. Results have the bits of `local` where all processors are of one
-    kind, whatever the number of workers, and whoever died.
+    Each worker compiles once and keeps the data sets it has seen. It takes clients that follow each other in the
+    cohort, as far as it can, adds up what they send, and gives back few parts of the whole sum. A worker that dies,
+    alone or with its node, is replaced, and its clients are run again; no client is lost or counted twice. Results have
+    the bits of `local` where all processors are of one kind, whatever the number of workers, and whoever died.
 
     Functions travel as Ray sends them, by cloudpickle, between machines that trust each other. A data set travels once
     to each node; one that is read from a file travels as the file's path, so the file must be there on all nodes.

@@ -6,7 +6,6 @@ It imports nothing of Ray but `get`, so that what it does can be tested in this 
 import collections
 import contextlib
 import dataclasses
-import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import jax
 
 from laconic.engines._auto import auto
-from laconic.federated import ClientPass, Part, PortableClient
+from laconic.federated import ClientPass, Part, Parts, PortableClient
 
 _KEPT = 8  # programs and data sets
 
@@ -34,19 +33,19 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Stretches of a cohort that follow each other, with references to what they share with other tasks.
+    """An extent of a cohort, with references to what it shares with other tasks.
 
     Attributes:
       program: a reference to the computation.
       inputs: a reference to the `PortablePass`, whose received values are references, too.
-      clients: of all stretches.
-      lengths: of each stretch.
+      extent: its positions in the cohort.
+      clients: at these.
     """
 
     program: Any
     inputs: Any
+    extent: range
     clients: Sequence[PortableClient]
-    lengths: Sequence[int]
 
 
 class Worker:
@@ -67,27 +66,35 @@ class Worker:
         self._get = get
         self._engine = auto(threads)
         self._kept: collections.OrderedDict[Any, Any] = collections.OrderedDict()
-        self._pass: tuple[Any, ClientPass] | None = None
+        self._pass: tuple[Any, ClientPass, Parts] | None = None
 
     def ready(self) -> None:
         """Returns when the worker can work."""
 
-    def run(self, task: Task) -> list[Part]:
-        """A part for each stretch."""
+    def run(self, task: Task) -> None:
+        """Adds a task's part to those that are held; those of another pass are dropped."""
         program = self._held(task.program)
-        client_pass = self._bound(task.inputs, program)
+        client_pass, held = self._bound(task.inputs, program)
         clients = [self._whole(client).bind(program) for client in task.clients]
+        own = client_pass.parts()  # none of it is held unless all is done
         with contextlib.closing(self._engine.outputs(client_pass, clients)) as outputs:
-            return [client_pass.part(itertools.islice(outputs, length)) for length in task.lengths]
+            own.reduce(task.extent, outputs)
+        for extent, part in own.taken().items():
+            held.add(extent, part)
 
-    def _bound(self, inputs: Any, program: Any) -> ClientPass:
-        """The pass, whose received values become JAX arrays once for all its tasks."""
+    def give_up(self) -> dict[range, Part]:
+        """What is held, by its extents in the cohort; it must not be asked for twice."""
+        return {} if self._pass is None else self._pass[2].taken()
+
+    def _bound(self, inputs: Any, program: Any) -> tuple[ClientPass, Parts]:
+        """The pass, whose received values become JAX arrays once for all its tasks, and its parts here."""
         if self._pass is None or self._pass[0] != inputs:
             self._pass = None  # before the next one is made: models are large
             portable = self._get(inputs)
             received = {position: self._get(value) for position, value in portable.received.items()}
-            self._pass = inputs, dataclasses.replace(portable, received=received).bind(program)
-        return self._pass[1]
+            client_pass = dataclasses.replace(portable, received=received).bind(program)
+            self._pass = inputs, client_pass, client_pass.parts()
+        return self._pass[1:]
 
     def _whole(self, client: PortableClient) -> PortableClient:
         return PortableClient(

@@ -30,6 +30,7 @@ from laconic.federated._portable import PortableClient as PortableClient
 from laconic.federated._portable import PortablePass as PortablePass
 from laconic.federated._reduction import ClientOutput as ClientOutput
 from laconic.federated._reduction import Part as Part
+from laconic.federated._reduction import Parts as Parts
 from laconic.federated._traffic import Traffic as Traffic
 from laconic.federated._traffic import TrafficEntry as TrafficEntry
 from laconic.federated._traffic import format_bytes as format_bytes

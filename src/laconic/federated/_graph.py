@@ -106,7 +106,7 @@ class Aggregate(Node):
 class Reduction:
     """A streaming reduction at the server: `report(accumulate(... accumulate(zero, value_1) ..., value_n))`.
 
-    `start(value)` makes the first accumulator, and `merge` one of those of a stretch of the cohort and the next.
+    `start(value)` makes the first accumulator, and `merge` one of those of neighbouring parts of the cohort.
     """
 
     start: Callable[[Any], Any]

@@ -257,8 +257,8 @@ def federated_aggregate(
     Args:
       value: `{A}@CLIENTS`.
       zero: the first accumulator, a tree of arrays of type U.
-      accumulate: U, A -> U, in the order of the cohort, over a stretch of it.
-      merge: U, U -> U, of stretches of the cohort, in order.
+      accumulate: U, A -> U, in the order of the cohort, over some clients that follow each other.
+      merge: U, U -> U, of neighbouring parts of the cohort, in order.
       report: U -> R.
       label: what the traffic calls the value.
       kind: what the traffic counts it as.

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,7 +16,7 @@ from laconic.codecs.random import Key
 from laconic.errors import PlacementError
 from laconic.federated._graph import ClientKey, Constant, Node, Parameter
 from laconic.federated._plan import Phase
-from laconic.federated._reduction import ClientOutput, Part, Reducer, stretches
+from laconic.federated._reduction import ClientOutput, Parts, Reducer, leaves
 from laconic.federated._stack import SequenceRows, StackInputs, sized, stacked_rows
 from laconic.federated._traffic import TrafficEntry
 from laconic.federated._types import MemberType, member_type
@@ -90,8 +89,9 @@ class ClientPass:
     """The clients' part of a computation between two crossings.
 
     An engine maps `run_client`, or begins stacks of clients with `run_stack`, and streams the outputs into `reduce`. To
-    run clients elsewhere, it sends the `program` once and a `PortablePass` for each pass, has the same pass there,
-    brings back a `part` for each of the `stretches`, and gives these to `total`.
+    run clients elsewhere, it sends the `program` once and a `PortablePass` for each pass, and has the same pass there.
+    There it reduces outputs of `extents` of the cohort to `parts`, and what those become, in few of them, it brings
+    back, adds up in `parts` here, and gives these to `total`.
 
     Args:
       program: the computation.
@@ -107,10 +107,16 @@ class ClientPass:
         self._reducer = Reducer(self._phase.aggregates, inputs.states, len(self._phase.kept), self._phase.uplink)
         self._shared: dict[Devices, Any] = {}
 
-    @property
-    def stretches(self) -> list[range]:
-        """The parts of the cohort, as positions in it, that are reduced apart: a function of its size alone."""
-        return stretches(self.inputs.count)
+    def extents(self, at_most: int) -> list[range]:
+        """The cohort as positions in it, cut as it is reduced, into extents of at most so many clients.
+
+        They are larger where a 64th of the cohort is more. An extent's outputs become one part.
+        """
+        return leaves(self.inputs.count, at_most=at_most)
+
+    def parts(self) -> Parts:
+        """Where outputs, and parts of other ones of this pass, are reduced."""
+        return Parts(self.inputs.count, self._reducer.part, self._reducer.merged)
 
     def run_client(self, client: Client) -> ClientOutput:
         """Runs one client: computes, encodes its message, and decodes that as far as it must be before the sum.
@@ -185,16 +191,13 @@ class ClientPass:
 
     def reduce(self, outputs: Iterable[ClientOutput]) -> PassResult:
         """Reduces clients' outputs as they arrive; they must come in cohort order, so that the same bits come out."""
-        coming = iter(outputs)
-        return self.total(self.part(itertools.islice(coming, len(stretch))) for stretch in self.stretches)
+        parts = self.parts()
+        parts.reduce(range(self.inputs.count), outputs)
+        return self.total(parts)
 
-    def part(self, outputs: Iterable[ClientOutput]) -> Part:
-        """Reduces the outputs of one of the `stretches`, which must come in cohort order."""
-        return self._reducer.part(outputs)
-
-    def total(self, parts: Iterable[Part]) -> PassResult:
-        """The pass's result from one part for each of the `stretches`, which must come in their order."""
-        whole = functools.reduce(self._reducer.merged, parts)
+    def total(self, parts: Parts) -> PassResult:
+        """The pass's result from the parts of all clients."""
+        (whole,) = parts.taken().values()
         aggregates = self._phase.aggregates
         results = self._reducer.results(whole)
         values: dict[Node, Any] = {node: value for node, (value, _) in zip(aggregates, results, strict=True)}

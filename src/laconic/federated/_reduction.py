@@ -1,11 +1,13 @@
 """What clients send, reduced in an order that depends on nothing but the cohort's size.
 
-A cohort is cut into stretches. Each is reduced from its first client to its last, and the stretches in their order; so
-a stretch may be reduced anywhere, and only what it gave travels on, and still the same bits come out.
+A cohort is halved, and each half again, until few clients are left. These are reduced from the first to the last, then
+halves to wholes. So whoever has run clients that follow each other can reduce most of that by itself, and only what
+that gave travels on, and still the same bits come out.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ from laconic.federated._crossing import Uplink
 from laconic.federated._graph import Aggregate
 from laconic.federated._traffic import TrafficEntry, merged
 
-_STRETCHES = 64  # at most: enough to share among workers, few enough to be brought together
+_LEAVES = 64  # at most: enough to share among workers; of each size of half, one at a time is held
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +48,81 @@ class Part:
     sent: dict[str, int]
 
 
-def stretches(count: int) -> list[range]:
-    """Positions in a cohort of `count` clients, cut where it is reduced apart: at most 64 stretches of one length."""
-    length = -(-count // _STRETCHES)
-    return [range(start, min(start + length, count)) for start in range(0, count, length)]
+def leaves(count: int, extent: range | None = None, at_most: int = 1) -> list[range]:
+    """What is not halved of an extent, in order: what has at most so many clients, or at most a 64th of the cohort.
+
+    Args:
+      count: clients of the cohort.
+      extent: positions in it, made by halving; None is all of it.
+      at_most: clients in an extent of the result, if that is more than a 64th.
+    """
+    longest = max(at_most, -(-count // _LEAVES))
+
+    def below(extent: range) -> Iterator[range]:
+        if len(extent) <= longest:
+            yield extent
+        else:
+            for half in _halves(extent):
+                yield from below(half)
+
+    return list(below(range(count) if extent is None else extent))
+
+
+def _halves(extent: range) -> tuple[range, range]:
+    middle = (extent.start + extent.stop) // 2
+    return range(extent.start, middle), range(middle, extent.stop)
+
+
+class Parts:
+    """Parts of a cohort's reduction, two of which become one as soon as they are halves of a whole.
+
+    Args:
+      count: clients of the cohort.
+      part: of the outputs of clients that follow each other.
+      merged: of two parts, the second of clients that follow those of the first.
+    """
+
+    def __init__(
+        self, count: int, part: Callable[[Iterable[ClientOutput]], Part], merged: Callable[[Part, Part], Part]
+    ):
+        self._count = count
+        self._part = part
+        self._merged = merged
+        self._held: dict[range, Part] = {}
+
+    def reduce(self, extent: range, outputs: Iterable[ClientOutput]) -> None:
+        """Adds the outputs of an extent of the cohort as they arrive; they must come in its order.
+
+        Args:
+          extent: the whole cohort's, or one of `ClientPass.extents`.
+          outputs: of its clients.
+        """
+        coming = iter(outputs)
+        for leaf in leaves(self._count, extent):
+            self.add(leaf, self._part(itertools.islice(coming, len(leaf))))
+
+    def add(self, extent: range, part: Part) -> None:
+        """Adds what another object of this kind has given up; the part must not be used any more."""
+        while extent != range(self._count):
+            whole, first, second = self._around(extent)
+            other = self._held.pop(second if extent == first else first, None)
+            if other is None:
+                break
+            part = self._merged(part, other) if extent == first else self._merged(other, part)
+            extent = whole
+        self._held[extent] = part
+
+    def taken(self) -> dict[range, Part]:
+        """All parts by their extents, as few as they can be; none is left."""
+        taken, self._held = self._held, {}
+        return taken
+
+    def _around(self, extent: range) -> tuple[range, range, range]:
+        """The whole that the extent is a half of, and its halves."""
+        whole = range(self._count)
+        while extent not in (halves := _halves(whole)):
+            whole = halves[extent.start >= halves[1].start]
+        return whole, *halves
 
 
 class Reducer:
@@ -84,7 +157,7 @@ class Reducer:
         return Part(reduced, kept, entries, sent)
 
     def merged(self, part: Part, later: Part) -> Part:
-        """Of stretches that follow each other. What `part` was must not be used any more."""
+        """Of clients that follow each other. What `part` was must not be used any more."""
         for values, more in zip(part.kept, later.kept, strict=True):
             values += more
         part.sent.update(later.sent)

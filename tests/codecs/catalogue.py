@@ -35,6 +35,7 @@ LOSSY = {
     "threshold": codecs.threshold(0.5),
     "sparse_ternary": codecs.sparse_ternary(fraction=0.1),
     "low_rank": codecs.low_rank(1),
+    "karhunen_loeve": codecs.karhunen_loeve(0.25, rank=2),
     "adaptive": codecs.adaptive(nmse=0.1),
     "error_feedback": codecs.error_feedback(codecs.sign()),
     "auto_rate": codecs.auto(bits_per_parameter=2.0),
@@ -52,6 +53,7 @@ NAMES = (
     *("identity", "cast", "uniform_quantization", "hadamard_quantization", "kashin_quantization"),
     *("per_channel_quantization", "dithered", "stochastic_grid", "lloyd_max", "eden", "drive", "qsgd", "ternary"),
     *("sign", "natural", "top_k", "random_k", "threshold", "sparse_ternary", "low_rank", "count_sketch"),
+    "karhunen_loeve",
     *("error_feedback", "adaptive", "auto", "chain", "concatenate"),
 )
 """The factories that the package promises to have."""

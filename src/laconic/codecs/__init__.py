@@ -34,6 +34,7 @@ from laconic.codecs._factories import auto as auto
 from laconic.codecs._factories import concatenate as concatenate
 from laconic.codecs._factories import dithered as dithered
 from laconic.codecs._factories import identity as identity
+from laconic.codecs._factories import karhunen_loeve as karhunen_loeve
 from laconic.codecs._factories import stochastic_grid as stochastic_grid
 from laconic.codecs._factories import uniform_quantization as uniform_quantization
 from laconic.codecs._gather import Contribution as Contribution
@@ -96,6 +97,7 @@ from laconic.codecs.stages._grid import Dithered as Dithered
 from laconic.codecs.stages._grid import StochasticGrid as StochasticGrid
 from laconic.codecs.stages._hadamard import Hadamard as Hadamard
 from laconic.codecs.stages._hadamard import RandomHadamard as RandomHadamard
+from laconic.codecs.stages._karhunen_loeve import KarhunenLoeve as KarhunenLoeve
 from laconic.codecs.stages._kashin import Kashin as Kashin
 from laconic.codecs.stages._low_rank import LowRank as LowRank
 from laconic.codecs.stages._sparsifiers import RandomK as RandomK

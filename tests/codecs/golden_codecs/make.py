@@ -27,6 +27,7 @@ INEXACT = (
     "eden_sparse",
     "drive",
     "low_rank",
+    "karhunen_loeve",
 )
 """Decoded by matrix products, the last places of which differ between processors."""
 TREE = {

@@ -108,4 +108,11 @@ TASKS: dict[str, Task] = {
         model=learning.models.character_transformer,
         optimizer=lambda: _clipped_sgd(1.0),
     ),
+    "transformer_wide": dataclasses.replace(
+        TEXT,
+        label="character transformer of 256 units",
+        model=lambda: learning.models.character_transformer(width=256),
+        optimizer=lambda: _clipped_sgd(1.0),
+        rounds=100,
+    ),
 }

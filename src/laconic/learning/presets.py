@@ -25,6 +25,7 @@ from laconic.codecs import (
     dithered,
     eden,
     identity,
+    karhunen_loeve,
     stochastic_grid,
 )
 from laconic.errors import require
@@ -68,46 +69,53 @@ def lossless() -> Compression:
 
 
 def careful() -> Compression:
-    """For models that `balanced` costs accuracy: small errors at a twentieth of the bytes or less.
+    """For models that `balanced` costs accuracy: small errors at a twelfth of the bytes or less.
 
     Down, the difference from the model before the first round, dithered with a step of 0.7 root mean squares, that is
     with an nmse of 0.04, drawn anew in each round (`reference_broadcast`, `codecs.dithered`); up, all tensors as one
     vector on an unbiased grid of 4 root mean squares (`codecs.stochastic_grid`). Models below 2**17 weights use the E8
-    lattice down and 0.8 bits after a random rotation up (`codecs.eden`), as with `balanced`.
+    lattice down, with half that step, and 1.5 bits after a random rotation up (`codecs.eden`).
     """
-    small = _pair(_dithered_lattice(0.7), _rotated(0.8))
+    small = _fine()
     large = _pair(_dithered_grid(0.7), _grid(4.0))
     return _chosen("careful", lambda tree: large if _is_large(tree) else small)
 
 
 def balanced() -> Compression:
-    """The one to begin with: 35 to a hundred times fewer bytes, and as good a model or nearly.
+    """The one to begin with: as good a model or nearly, for forty to a hundred times fewer bytes where it is large.
 
     It goes by the model's size, and by the optimizers. From 2**17 weights on: down, the difference from the
     model before the first round, on a grid of 2 root mean squares (`reference_broadcast`); up, all tensors as one
     vector on an unbiased grid of 40 (`codecs.stochastic_grid`). That costs the tutorial's CNN and a perceptron no
-    accuracy that could be measured. It relies on updates, and so their errors, that become smaller as gradients do. A
-    client's optimizer that clips or normalizes gradients keeps errors as large as they were, and a server's that
-    divides each entry by what it has seen, such as Adam, makes them large where updates are small: with either, down a
-    dithered grid of 1.3 root mean squares, which errs another way in each round, and up one of 10. Smaller models take
-    few bytes anyhow, and cannot spread as much noise over weights that hardly matter: down, dithered on the E8 lattice
-    with a step of 1.9; up, at 0.31 bits after a random rotation (`codecs.eden`), which suits updates in which all
-    entries count.
+    accuracy that could be measured. It relies on updates, and so their errors, that become smaller as gradients do, and
+    on many entries that hardly matter. A server's optimizer that divides each entry by what it has seen, such as Adam,
+    makes errors large where updates are small: then down a dithered grid of 1.3 root mean squares, which errs another
+    way in each round, and up one of 10. A client's optimizer that clips or normalizes gradients, as with recurrent and
+    attention models, keeps errors as large as they were, and all entries count: then down, with a step of 1.25, in the
+    coordinates of principal directions (`codecs.karhunen_loeve`), and up 0.35 bits after a random rotation
+    (`codecs.eden`). Smaller models take few bytes anyhow, and cannot spread as much noise over their weights: down,
+    dithered on the E8 lattice with a step of 1.9; up, at 0.31 bits after a random rotation. Where their clients clip or
+    normalize, unless images are convolved, that would cost points: then they travel as with `careful`.
 
     docs/accuracy-per-byte.md has what it costs each of several models. Where that is too much, `careful` is finer.
     """
-    small = _pair(_dithered_lattice(1.9), _rotated(0.31))
+    small, fine = _pair(_dithered_lattice(1.9), _rotated(0.31)), _fine()
     large = _pair(reference_broadcast(), _grid(40.0))
-    finer = _pair(_dithered_grid(1.3), _grid(10.0))
-
-    def chosen(errs: Callable[[Any], bool]) -> Compression:
-        return _chosen("balanced", lambda tree: small if not _is_large(tree) else finer if errs(tree) else large)
+    scaled = _pair(_dithered_grid(1.3), _grid(10.0))
+    clipped = _pair(reference_broadcast(codec=_principal(1.25)), _rotated(0.35))
 
     def for_optimizers(client: optax.GradientTransformation, server: optax.GradientTransformation) -> Compression:
         keeps, scales = keeps_size(client), scales_entries(server)
-        return chosen(lambda tree: keeps(tree) or scales(tree))
 
-    return dataclasses.replace(chosen(lambda _: False), for_optimizers=for_optimizers)
+        def choose(tree: Any) -> _Pair:
+            if not _is_large(tree):
+                return fine if keeps(tree) and not _convolves_images(tree) else small
+            return clipped if keeps(tree) else scaled if scales(tree) else large
+
+        return _chosen("balanced", choose)
+
+    plain = _chosen("balanced", lambda tree: large if _is_large(tree) else small)
+    return dataclasses.replace(plain, for_optimizers=for_optimizers)
 
 
 def frugal() -> Compression:
@@ -121,6 +129,11 @@ _Pair = tuple[Distributor, Aggregator]
 
 def _pair(distributor: Distributor, update: Codec) -> _Pair:
     return distributor, encoded_mean(concatenate(update))
+
+
+def _fine() -> _Pair:
+    """For small models in which all weights count."""
+    return _pair(_dithered_lattice(0.35), _rotated(1.5))
 
 
 def _grid(step_in_rms: float) -> Codec:
@@ -142,8 +155,18 @@ def _dithered_grid(step_in_rms: float) -> Distributor:
     return reference_broadcast(codec=lambda spec: matrix if is_large_matrix(spec) else other)
 
 
+def _principal(step: float) -> Callable[[TensorSpec], Codec]:
+    matrix, other = karhunen_loeve(step), concatenate(dithered(step=step))
+    return lambda spec: matrix if is_large_matrix(spec) else other
+
+
 def _is_large(tree: Any) -> bool:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) >= _LARGE
+
+
+def _convolves_images(tree: Any) -> bool:
+    """Whether a tensor has the dimensions of such a kernel: networks of these take far more noise than others."""
+    return any(len(leaf.shape) > 3 for leaf in jax.tree.leaves(tree))
 
 
 def _chosen(name: str, choose: Callable[[Any], _Pair]) -> Compression:

@@ -63,10 +63,11 @@ def test_the_first_rows_hold_the_energy():
     assert (values[3:8] == 0).all()
 
 
-@pytest.mark.parametrize(("scale", "is_worth_it"), [(0.5, False), (1.0, False), (6.0, True), (20.0, True)])
-def test_directions_that_do_not_pay_are_not_sent(scale, is_worth_it):
-    """One saves n / 2 log2(v / (D + w)) bits of m entries' cost; here n is about three times m."""
-    x = with_directions([scale])
+@pytest.mark.parametrize("shape", [(64, 200), (64, 64), (200, 64)])
+@pytest.mark.parametrize(("scale", "is_worth_it"), [(0.5, False), (1.0, False), (8.0, True), (30.0, True)])
+def test_directions_that_do_not_pay_are_not_sent(scale, is_worth_it, shape):
+    """One saves what its energy costs in all entries, and takes its coordinates and itself."""
+    x = with_directions([scale], shape)
     assert encoded(KarhunenLoeve(4, 1.0), x)["basis"].any() == is_worth_it
 
 

@@ -35,9 +35,11 @@ class KarhunenLoeve(FloatStage):
     What training changes in a large layer lies mostly in few directions. M [m, n] is the array with all dimensions but
     the last joined to one, transposed if it has more rows than columns. Of its left singular vectors, found by subspace
     iteration (Halko, Martinsson and Tropp 2011, "Finding structure with randomness", algorithm 4.4), those travel that
-    save more bits than they cost, as small integers: by reverse water-filling, a direction in which entries have the
-    variance v saves n / 2 log2(v / (D + w)), w being the variance where no direction is kept, and D the distortion to
-    come (Cover and Thomas, "Elements of Information Theory", section 10.3). With U [m, r] what both ends make of these
+    save more bits than they cost, as small integers. By a Gaussian variable's rate, log2(1 + v / D) / 2 at the variance
+    v and the distortion D to come (Zamir and Feder 1992, "On universal quantization by randomized uniform/lattice
+    quantizers"), a direction of energy e saves m n / 2 log2(1 + e / (m n (D + w))) in all entries, w being the variance
+    that weaker ones leave there, and costs n / 2 log2(1 + e / (n D)) and itself. With U [m, r] what both ends make of
+    these
     integers, orthonormal, C = U^T M and R = M - U C travel as the matrix [C; R], whose first rows hold most of the
     energy; it is decoded to R^ + U (C^ - U^T R^), which leaves out the errors of R^ that lie in U.
 
@@ -110,13 +112,14 @@ def _basis(matrix: Float[Array, "m n"], rank: int, distortion: Array) -> Int8[Ar
     """The directions that pay, as integers; zeros for the others."""
     m, n = matrix.shape
     found, energies = _principal(matrix, rank)
-    left = jnp.maximum(jnp.sum(matrix * matrix) - jnp.sum(energies), 0)
-    noise = nonzero(distortion + left / (n * (m - rank)))
+    energies = jnp.maximum(energies, 0)
+    after = jnp.maximum(jnp.sum(matrix * matrix) - jnp.cumsum(energies), 0)
+    rest = nonzero(distortion + after / (m * n))
     # Rounding leaves 1 / (12 levels**2) of a direction's energy to all rows. At this many levels, a bit more for each
     # of its m coordinates would cost as much as it saves there.
-    levels = jnp.clip(jnp.sqrt(energies / (12 * m * noise)), _LEAST_LEVELS, _MOST_LEVELS)
-    saved = n / 2 * jnp.log2(jnp.maximum(energies / n / noise, 1))
-    cost = m * (jnp.log2(levels) + _BITS_OF_ONE_LEVEL)
+    levels = jnp.clip(jnp.sqrt(energies / (12 * m * rest)), _LEAST_LEVELS, _MOST_LEVELS)
+    saved = m * n / 2 * jnp.log2(1 + energies / (m * n * rest))
+    cost = n / 2 * jnp.log2(1 + energies / (n * nonzero(distortion))) + m * (jnp.log2(levels) + _BITS_OF_ONE_LEVEL)
     codes = jnp.clip(jnp.round(found * (levels * math.sqrt(m))), -_LARGEST_CODE, _LARGEST_CODE)
     return jnp.where(saved > cost, codes, 0).astype(jnp.int8)
 

@@ -99,7 +99,7 @@ def karhunen_loeve(step: float, *, rank: int = 32) -> Codec:
 
     Of the matrix's singular vectors those travel that save more than they cost; what is left is coded by rows and
     columns (`RowColumn`). Arrays of fewer than two dimensions are dithered as they are.
-    Rate: 20 rounds of training have changed a wide LSTM and a wide transformer such that they take 29 and 36 % fewer
+    Rate: 20 rounds of training have changed a wide LSTM and a wide transformer such that they take 29 and 41 % fewer
     bytes than dithered alone, the tutorial's CNN 58 % (benchmarks/accuracy_per_byte/directions.py); matrices without
     structure take as many. Error: nmse = step**2 d / 12 /
     |x|^2, and unbiased, for every x. Does not commute with the sum.

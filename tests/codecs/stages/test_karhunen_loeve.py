@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from unbiasedness_support import encoded, errors_over_seeds, reproduced
@@ -151,6 +151,7 @@ def test_precisions(dtype):
         assert difference < 4 * allowed * float(np.abs(x.astype(np.float64)).max())
 
 
+@settings(deadline=None)  # the first call compiles
 @given(hnp.arrays(np.int8, (12, 5)), st.data())
 def test_any_integers_make_directions(basis, data):
     """Also zeros, and columns that lie in others: what both ends make of them is orthonormal, or zero."""

@@ -209,6 +209,30 @@ def test_a_lost_result_is_computed_again():
     assert not ray.killed
 
 
+def test_news_that_are_lost():
+    """Of a task's end: its actor holds what it gave, so the actor goes, and nothing counts twice."""
+    lost = iter([True])
+
+    def losing(task):
+        reference = Reference(forgetful.run_itself, (task,))
+        if task == 3 and next(lost, False):
+            given = reference.value
+            reference.value = lambda: (given(), gone())[1]
+        return reference
+
+    def gone():
+        raise ObjectLostError("its node is gone")
+
+    forgetful = Actor(nothing, same)
+    forgetful.run_itself, forgetful.run.remote = forgetful.run._function, losing
+    ray = Ray()
+    pool = pool_of(ray, [forgetful, Actor(nothing, same)])
+    pool.resize(1)
+    assert gathered(pool, range(10)) == list(range(10))
+    assert forgetful.held
+    assert ray.killed == [forgetful]
+
+
 def test_inputs_that_were_lost_on_their_way():
     """An error of Ray's within a task is not the task's own."""
     failures = iter([RayTaskError(ObjectLostError("no copy is left"))])

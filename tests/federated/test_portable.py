@@ -11,6 +11,7 @@ import pytest
 
 from laconic import codecs
 from laconic.codecs._merging import RunningSum
+from laconic.errors import ArgumentError
 from laconic.federated import (
     SERVER,
     PortableClient,
@@ -91,6 +92,22 @@ def test_a_pass_that_was_sent_has_the_same_bits(count, places):
     found = computation.run(*arguments, key=5, engine=Elsewhere(places))
     jax.tree.map(np.testing.assert_array_equal, found.result, expected.result)
     assert found.traffic == expected.traffic
+
+
+def test_parts_of_some_clients_are_no_result():
+    """The error says whose are there."""
+
+    class Half:
+        def run(self, client_pass, clients):
+            parts = client_pass.parts()
+            for extent in client_pass.extents(2)[1:]:
+                parts.reduce(extent, map(client_pass.run_client, clients[extent.start : extent.stop]))
+            return client_pass.total(parts)
+
+    with pytest.raises(
+        ArgumentError, match=r"of all 6 clients, each once, got those of positions \[\(1, 3\), \(3, 6\)\]"
+    ):
+        example.run([float(i) for i in range(6)], engine=Half())
 
 
 def test_a_computation_is_built_again_in_another_process():

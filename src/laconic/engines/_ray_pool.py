@@ -168,10 +168,11 @@ class Pool:
                 raise EngineError(
                     f"{self._failed_starts} workers in a row ended before they could work: {error}; {_MODULES}"
                 )
-        elif isinstance(error, (self._ray.exceptions.ObjectLostError, self._ray.exceptions.RayTaskError)):
-            if reference in member.running:
-                return _Ended(failed=[member.running.pop(reference)])
+        elif isinstance(error, self._ray.exceptions.RayTaskError) and reference in member.running:
+            return _Ended(failed=[member.running.pop(reference)])
+        elif isinstance(error, self._ray.exceptions.ObjectLostError) and reference in member.giving_up:
             return _Ended(failed=member.giving_up.pop(reference))
+        # Where only the news of a task's end is lost, the actor holds what it gave: begun anew it would count twice.
         self._members.remove(member)
         self._ray.kill(member.actor)  # it may be cut off and not dead
         self.replaced += 1

@@ -13,7 +13,7 @@ import numpy as np
 from laconic.codecs import Contribution, Devices, Payload, random
 from laconic.codecs._stack import Fetched
 from laconic.codecs.random import Key
-from laconic.errors import PlacementError
+from laconic.errors import ArgumentError, PlacementError
 from laconic.federated._graph import ClientKey, Constant, Node, Parameter
 from laconic.federated._plan import Phase
 from laconic.federated._reduction import ClientOutput, Parts, Reducer, leaves
@@ -196,8 +196,18 @@ class ClientPass:
         return self.total(parts)
 
     def total(self, parts: Parts) -> PassResult:
-        """The pass's result from the parts of all clients."""
-        (whole,) = parts.taken().values()
+        """The pass's result from the parts of all clients.
+
+        Raises:
+          ArgumentError: if some clients' are missing.
+        """
+        taken = parts.taken()
+        whole = taken.get(range(self.inputs.count))
+        if whole is None or len(taken) > 1:
+            raise ArgumentError(
+                f"parts must be of all {self.inputs.count} clients, each once, got those of positions "
+                f"{sorted((extent.start, extent.stop) for extent in taken)}"
+            )
         aggregates = self._phase.aggregates
         results = self._reducer.results(whole)
         values: dict[Node, Any] = {node: value for node, (value, _) in zip(aggregates, results, strict=True)}

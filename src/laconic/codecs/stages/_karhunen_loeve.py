@@ -23,7 +23,7 @@ _ITERATIONS = 3
 _ROWS_PER_DIRECTION = 4
 _LEAST_LEVELS, _MOST_LEVELS = 1.0, 30.0  # in a root mean square of a direction's coordinates
 _BITS_OF_ONE_LEVEL = 2.05  # the entropy of a Gaussian variable over its root mean square
-_SPANNED = 1e-4  # of a direction's square may be left by others, until it counts as one of them
+_SPANNED = 1e-4  # of its square: what others leave of a direction that is counted among them
 _LARGEST_CODE = 127
 
 
@@ -38,10 +38,10 @@ class KarhunenLoeve(FloatStage):
     save more bits than they cost, as small integers. By a Gaussian variable's rate, log2(1 + v / D) / 2 at the variance
     v and the distortion D to come (Zamir and Feder 1992, "On universal quantization by randomized uniform/lattice
     quantizers"), a direction of energy e saves m n / 2 log2(1 + e / (m n (D + w))) in all entries, w being the variance
-    that weaker ones leave there, and costs n / 2 log2(1 + e / (n D)) and itself. With U [m, r] what both ends make of
-    these
-    integers, orthonormal, C = U^T M and R = M - U C travel as the matrix [C; R], whose first rows hold most of the
-    energy; it is decoded to R^ + U (C^ - U^T R^), which leaves out the errors of R^ that lie in U.
+    that weaker ones leave there, and costs n / 2 log2(1 + e / (n D)) and itself; none is sent if rows and columns alone
+    let expect fewer bits. With U [m, r] what both ends make of
+    these integers, orthonormal, C = U^T M and R = M - U C travel as the matrix [C; R], whose first rows hold most of
+    the energy; it is decoded to R^ + U (C^ - U^T R^), which leaves out the errors of R^ that lie in U.
 
     Exact up to rounding, so that an unbiased quantizer below stays unbiased. Does not commute with the sum, since each
     matrix has its own U. An array of fewer than two dimensions, or with a side of fewer than four entries, travels as
@@ -86,10 +86,15 @@ class KarhunenLoeve(FloatStage):
         if not rank:
             return {"values": x, "basis": jnp.zeros((0, 0), jnp.int8)}
         matrix, largest = normalised(_wide(x.astype(compute_dtype(x.dtype))))
-        basis = _basis(matrix, rank, (math.sqrt(self.distortion) / nonzero(largest)) ** 2)
+        distortion = (math.sqrt(self.distortion) / nonzero(largest)) ** 2
+        basis, cost = _basis(matrix, rank, distortion)
         directions = _orthonormal(basis, matrix.dtype)
         coordinates = _product(directions.T, matrix)
         values = jnp.concatenate([coordinates, matrix - _product(directions, coordinates)])
+        # Rows and columns alone may tell as much, or more, where many are next to zero.
+        pays = _bits(values, distortion) + cost < _bits(matrix, distortion)
+        basis = jnp.where(pays, basis, 0)
+        values = jnp.where(pays, values, jnp.concatenate([jnp.zeros_like(coordinates), matrix]))
         return {"values": (values * largest).astype(x.dtype), "basis": basis}
 
     def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
@@ -108,8 +113,8 @@ class KarhunenLoeve(FloatStage):
         return jnp.clip(matrix, -limit, limit).reshape(spec.shape).astype(spec.dtype)
 
 
-def _basis(matrix: Float[Array, "m n"], rank: int, distortion: Array) -> Int8[Array, "m r"]:
-    """The directions that pay, as integers; zeros for the others."""
+def _basis(matrix: Float[Array, "m n"], rank: int, distortion: Array) -> tuple[Int8[Array, "m r"], Float[Array, ""]]:
+    """The directions that pay, as integers, zeros for the others; and how many bits they take."""
     m, n = matrix.shape
     found, energies = _principal(matrix, rank)
     energies = jnp.maximum(energies, 0)
@@ -119,9 +124,18 @@ def _basis(matrix: Float[Array, "m n"], rank: int, distortion: Array) -> Int8[Ar
     # of its m coordinates would cost as much as it saves there.
     levels = jnp.clip(jnp.sqrt(energies / (12 * m * rest)), _LEAST_LEVELS, _MOST_LEVELS)
     saved = m * n / 2 * jnp.log2(1 + energies / (m * n * rest))
-    cost = n / 2 * jnp.log2(1 + energies / (n * nonzero(distortion))) + m * (jnp.log2(levels) + _BITS_OF_ONE_LEVEL)
+    cost = m * (jnp.log2(levels) + _BITS_OF_ONE_LEVEL)
+    pays = saved > n / 2 * jnp.log2(1 + energies / (n * nonzero(distortion))) + cost
     codes = jnp.clip(jnp.round(found * (levels * math.sqrt(m))), -_LARGEST_CODE, _LARGEST_CODE)
-    return jnp.where(saved > cost, codes, 0).astype(jnp.int8)
+    return jnp.where(pays, codes, 0).astype(jnp.int8), jnp.sum(jnp.where(pays, cost, 0))
+
+
+def _bits(matrix: Float[Array, "m n"], distortion: Array) -> Float[Array, ""]:
+    """About what a matrix takes by its rows and columns: of Gaussian entries whose variances are products of theirs."""
+    squares = matrix * matrix
+    rows, columns = jnp.sum(squares, axis=1), jnp.sum(squares, axis=0)
+    variances = rows[:, None] * (columns / nonzero(jnp.sum(rows)))
+    return jnp.sum(jnp.log2(1 + variances / nonzero(distortion))) / 2
 
 
 def _wide(x: Array) -> Float[Array, "m n"]:

@@ -24,11 +24,11 @@ from benchmarks.accuracy_per_byte.run import RESULTS
 from benchmarks.accuracy_per_byte.tasks import TASKS, Task
 from laconic import codecs, engines, learning
 from laconic.codecs import Dithered, RowColumn, chain, concatenate, dithered
+from laconic.learning._reference import is_large_matrix
 
 DEFAULT = ("cnn", "perceptron", "resnet", "text", "transformer", "text_wide", "transformer_wide")
 STEP = 1.25
 RUNS = 5
-LARGE = 2**12  # entries of a matrix that is coded by itself
 
 
 def difference(task: Task, path: Path, rounds: int) -> Any:
@@ -50,7 +50,7 @@ def ways() -> dict[str, codecs.CodecFor]:
 
     def with_matrices(matrix: codecs.Codec) -> codecs.CodecFor:
         other = concatenate(dithered(step=STEP))
-        return lambda spec: matrix if len(spec.shape) > 1 and spec.size >= LARGE else other
+        return lambda spec: matrix if is_large_matrix(spec) else other
 
     return {
         "rows and columns": with_matrices(chain(Dithered(STEP), RowColumn())),

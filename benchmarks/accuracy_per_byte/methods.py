@@ -43,6 +43,16 @@ METHODS: dict[str, Method] = {
     "careful": Method("careful()", OURS, learning.presets.careful),
     "balanced": Method("balanced()", OURS, learning.presets.balanced),
     "frugal": Method("frugal()", OURS, learning.presets.frugal),
+    # What `balanced` takes for small models with plain SGD, for whatever model.
+    "coarse": Method(
+        "E8 lattice of 1.9 down, EDEN at 0.31 bits up",
+        OURS,
+        lambda: learning.Compression(
+            "",
+            learning.reference_broadcast(codec=codecs.concatenate(codecs.dithered(step_in_rms=1.9, lattice="E8"))),
+            learning.encoded_mean(codecs.concatenate(codecs.eden(0.31, entropy_coded=True))),
+        ),
+    ),
     "tff_8_bit": Method(
         "8 bit both ways, TFF's packing",
         TENSORFLOW,

@@ -82,7 +82,7 @@ def careful() -> Compression:
 
 
 def balanced() -> Compression:
-    """The one to begin with: as good a model or nearly, for forty to a hundred times fewer bytes where it is large.
+    """The one to begin with: as good a model or nearly, for about forty to a hundred times fewer bytes if it is large.
 
     It goes by the model's size, and by the optimizers. From 2**17 weights on: down, the difference from the
     model before the first round, on a grid of 2 root mean squares (`reference_broadcast`); up, all tensors as one
@@ -102,7 +102,7 @@ def balanced() -> Compression:
     small, fine = _pair(_dithered_lattice(1.9), _rotated(0.31)), _fine()
     large = _pair(reference_broadcast(), _grid(40.0))
     scaled = _pair(_dithered_grid(1.3), _grid(10.0))
-    clipped = _pair(reference_broadcast(codec=_principal(1.25)), _rotated(0.35))
+    clipped = _pair(_dithered_along_directions(1.25), _rotated(0.35))
 
     def for_optimizers(client: optax.GradientTransformation, server: optax.GradientTransformation) -> Compression:
         keeps, scales = keeps_size(client), scales_entries(server)
@@ -149,15 +149,17 @@ def _dithered_lattice(step_in_rms: float) -> Distributor:
 
 
 def _dithered_grid(step_in_rms: float) -> Distributor:
-    """The same step for all tensors, without joining them, since their rows and columns help the coder."""
-    matrix = chain(Dithered(step=step_in_rms), RowColumn())
+    return _matrices_apart(chain(Dithered(step=step_in_rms), RowColumn()), step_in_rms)
+
+
+def _dithered_along_directions(step_in_rms: float) -> Distributor:
+    return _matrices_apart(karhunen_loeve(step_in_rms), step_in_rms)
+
+
+def _matrices_apart(matrix: Codec, step_in_rms: float) -> Distributor:
+    """The same step for all tensors, without joining large ones, whose rows and columns help the coder."""
     other = concatenate(dithered(step=step_in_rms))
     return reference_broadcast(codec=lambda spec: matrix if is_large_matrix(spec) else other)
-
-
-def _principal(step: float) -> Callable[[TensorSpec], Codec]:
-    matrix, other = karhunen_loeve(step), concatenate(dithered(step=step))
-    return lambda spec: matrix if is_large_matrix(spec) else other
 
 
 def _is_large(tree: Any) -> bool:

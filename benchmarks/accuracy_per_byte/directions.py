@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(DEFAULT), choices=TASKS)
     parser.add_argument("--rounds", type=int, default=20, help="of training, before the model is coded")
     chosen = parser.parse_args()
+    if chosen.rounds < 1:
+        parser.error(f"--rounds must be at least 1, or nothing has changed, got {chosen.rounds}")
     found: dict[str, Any] = {}
     rows = []
     for name in chosen.tasks:

@@ -6,7 +6,8 @@ any sign.
 """
 
 import enum
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import jax.numpy as jnp
@@ -16,6 +17,13 @@ from laconic.errors import ArgumentError
 
 _SAMPLE = 2**12  # entries that tell whether it is worth looking at all
 _FEW = 1 / 8  # of the entries: then they and their places take a quarter of all
+_MOST_TERMS = 8  # that wait to be added up together
+_MOST_ENTRIES = 2**25  # of all that wait
+_BLOCK = 2**15  # entries that are added up at a time: 128 KiB in float32
+
+_Terms = Any
+"""A flat array, or a pair of terms whose sums are to be added."""
+_Addition = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Accumulator(Protocol):
@@ -62,20 +70,28 @@ class Merge(enum.Enum):
 
 
 class RunningSum:
-    """A sum of arrays; memory does not grow with their number, and the arrays are not changed."""
+    """A sum of arrays; the arrays are not changed, and memory does not grow with their number.
+
+    Some are kept until they can be added up together, a block that stays in the cache at a time: each is read once, and
+    what they add up to on the way is not written to memory. Ten float32 arrays of 1.7 million entries, far more than a
+    cache holds, take half the time of adding one after another, and give the same bits. Arrays must not change after
+    they are added.
+    """
 
     def __init__(self) -> None:
-        self._total: np.ndarray | None = None
+        self._terms: _Terms = None
+        self._num_terms = 0
+        self._shape: tuple[int, ...] = ()
         self._dtype = np.dtype(np.float32)
-        self._is_own = False
 
     def add(self, array: np.ndarray) -> None:
         """Adds one array.
 
         Raises:
-          ArgumentError: if a sum of integers leaves 64 bits. A sum of floats may become infinite, which shows.
+          ArgumentError: if a sum of integers leaves 64 bits, here or in whatever needs the sum. A sum of floats may
+            become infinite, which shows.
         """
-        self._add(array, array.dtype)
+        self._add(array.reshape(-1), 1, array.shape, array.dtype)
 
     def absorb(self, later: "RunningSum") -> None:
         """Adds what another sum has added up.
@@ -83,13 +99,14 @@ class RunningSum:
         Raises:
           ArgumentError: see `add`.
         """
-        self._add(later.total, later._dtype)
+        self._add(later._terms, later._num_terms, later._shape, later._dtype)
 
     @property
     def total(self) -> np.ndarray:
         """The sum in `summed_dtype`."""
-        assert self._total is not None
-        return self._total
+        self._add_up()
+        assert isinstance(self._terms, np.ndarray)
+        return self._terms.reshape(self._shape)
 
     def result(self) -> np.ndarray:
         """The sum in the dtype of its summands.
@@ -99,18 +116,17 @@ class RunningSum:
         """
         return fitted(self.total, self._dtype, "the sum")
 
-    def _add(self, array: np.ndarray, summand: np.dtype) -> None:
-        if self._total is None:
-            # A single summand is not copied: most parts of a small cohort are one client's.
-            self._total, self._dtype = np.asarray(array, summed_dtype(summand)), summand
+    def _add(self, terms: _Terms, count: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        if self._terms is None:
+            self._terms, self._num_terms, self._shape, self._dtype = terms, count, shape, dtype
             return
-        # Narrower summands do not fill 64 bits, however many there are.
-        if summand.kind in "iu" and summand.itemsize == 8:
-            _check_overflow(self._total, array)
-        out = self._total if self._is_own else np.empty_like(self._total)
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._total = np.add(self._total, array, out=out, casting="unsafe")
-        self._is_own = True
+        self._terms = (self._terms, terms)
+        self._num_terms += count
+        if self._num_terms > _MOST_TERMS or self._num_terms * math.prod(shape) > _MOST_ENTRIES:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        self._terms, self._num_terms = _added_up(self._terms, math.prod(self._shape), self._dtype), 1
 
     def __getstate__(self) -> tuple[Any, np.dtype]:
         """In few bytes, with a long way to go perhaps: sums of codes are small, those of coarse grids mostly zeros."""
@@ -120,7 +136,7 @@ class RunningSum:
     def __setstate__(self, state: tuple[Any, np.dtype]) -> None:
         sent, self._dtype = state
         total = _dense(*sent) if isinstance(sent, tuple) else sent
-        self._total, self._is_own = np.asarray(total, summed_dtype(self._dtype)), False
+        self._terms, self._num_terms, self._shape = total.reshape(-1), 1, total.shape
 
 
 class _Extreme:
@@ -211,10 +227,40 @@ def fitted(array: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
         return array.astype(dtype)
 
 
-def _check_overflow(total: np.ndarray, array: np.ndarray) -> None:
-    limits = np.iinfo(total.dtype)
-    # Rearranged so that nothing computed here leaves the dtype, as total + array may.
-    above = total > limits.max - np.maximum(array, 0)
-    below = total < limits.min - np.minimum(array, 0)
+def _added_up(terms: _Terms, size: int, summand: np.dtype) -> np.ndarray:
+    """The sum of terms of this many entries each, all made of summands of this dtype."""
+    dtype = summed_dtype(summand)
+    if isinstance(terms, np.ndarray):
+        return np.asarray(terms, dtype)
+    # Narrower integers do not fill 64 bits, however many there are.
+    add = _add_checked if summand.kind in "iu" and summand.itemsize == 8 else _add
+    total = np.empty(size, dtype)
+    partial = np.empty((2 * _MOST_TERMS, min(size, _BLOCK)), dtype)  # no tree is deeper
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, size, _BLOCK):
+            block = slice(start, min(start + _BLOCK, size))
+            _block_sum(add, terms, block, [total[block], *partial])
+    return total
+
+
+def _block_sum(add: _Addition, terms: _Terms, block: slice, rooms: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum of one block of the terms: an array's own entries, or what is now in the first of the rooms."""
+    if isinstance(terms, np.ndarray):
+        return terms[block]
+    first, second = _block_sum(add, terms[0], block, rooms), _block_sum(add, terms[1], block, rooms[1:])
+    return add(first, second, rooms[0][: len(first)])
+
+
+def _add(first: np.ndarray, second: np.ndarray, out: np.ndarray) -> np.ndarray:
+    return np.add(first, second, out=out, dtype=out.dtype, casting="unsafe")
+
+
+def _add_checked(first: np.ndarray, second: np.ndarray, out: np.ndarray) -> np.ndarray:
+    limits = np.iinfo(out.dtype)
+    first, second = first.astype(out.dtype, copy=False), second.astype(out.dtype, copy=False)
+    # Rearranged so that nothing computed here leaves the dtype, as first + second may.
+    above = first > limits.max - np.maximum(second, 0)
+    below = first < limits.min - np.minimum(second, 0)
     if np.any(above | below):
-        raise ArgumentError(f"the sum must fit {total.dtype}; use floats, or fewer summands")
+        raise ArgumentError(f"the sum must fit {out.dtype}; use floats, or fewer summands")
+    return np.add(first, second, out=out)

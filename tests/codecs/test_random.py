@@ -170,3 +170,25 @@ def test_keys_serve_jax():
     key = random.key(2**40 + 3)
     np.testing.assert_array_equal(jax.random.key_data(random.as_jax_key(key)), key)
     assert jax.random.normal(random.as_jax_key(key), (2,)).shape == (2,)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 63, 64, 65, 129, 1000])
+def test_halves_share_words(size):
+    """The first half is what `uniform` draws; the second, the same words with their halves exchanged."""
+    key = random.key(5)
+    first, second = map(np.asarray, random.uniform_halves(key, size))
+    assert first.size + second.size == size
+    words = np.asarray(random.bits(key, first.size))
+    assert first.tobytes() == np.asarray(random.uniform(key, first.shape)).tobytes()
+    exchanged = ((words << 16) | (words >> 16))[: second.size]
+    assert second.tobytes() == ((exchanged >> 8) * np.float32(2.0**-24)).astype(np.float32).tobytes()
+
+
+def test_halves_are_as_good_as_independent():
+    """How often both of a pair are below thresholds is the product of how often each is."""
+    first, second = map(np.asarray, random.uniform_halves(random.key(6), 2_000_000))
+    first = first[: second.size]
+    for low in (0.02, 0.3, 0.5):
+        for high in (0.02, 0.7):
+            both = np.mean((first < low) & (second < high))
+            assert abs(both - low * high) < 5 * np.sqrt(low * high / second.size)

@@ -88,11 +88,10 @@ class Compiled:
 
     def trace_encode(self, keys: Any, leaves: Any, parameters: Any, memory: Any) -> Encoded:
         """The leaves' encodings."""
+        arrays = join(self._units, leaves)
         encodings = [
             _recursion.encode(unit.codec, *given)
-            for unit, *given in zip(
-                self._units, keys, join(self._units, leaves), parameters, memory, self._codec_specs, strict=True
-            )
+            for unit, *given in zip(self._units, keys, arrays, parameters, memory, self._codec_specs, strict=True)
         ]
         in_range = [functools.reduce(jnp.logical_and, each.in_range, jnp.bool_(True)) for each in encodings]
         return Encoded(
@@ -100,7 +99,7 @@ class Compiled:
             [each.contexts for each in encodings],
             [each.reports for each in encodings],
             [each.memory for each in encodings],
-            are_finite(leaves),
+            _sent_finite(self._units, arrays, leaves),
             jnp.stack(in_range) if in_range else jnp.ones(0, jnp.bool_),
         )
 
@@ -171,6 +170,23 @@ def with_coarseness(units: Sequence[Unit], parameters: Sequence[Any], coarseness
         _recursion.map_stages(unit.codec, functools.partial(told, value), own) if unit.codec.is_searched else own
         for unit, own, value in zip(units, parameters, coarseness, strict=True)
     ]
+
+
+def _sent_finite(units: Sequence[Unit], arrays: Sequence[Array], leaves: Sequence[Array]) -> Bool[Array, " trees"]:
+    """For each tensor, given also as what each unit joins, whether it is neither NaN nor infinite."""
+    finite: dict[int, Array] = {}
+    for unit, array in zip(units, arrays, strict=True):
+        own = [leaves[i] for i in unit.members]
+        if len(own) == 1 or not unit.spec.is_float:
+            checked = are_finite(own)
+        else:
+            # The sum that steps in root mean squares need, too, so that XLA goes through the array once for both.
+            all_are = jnp.isfinite(jnp.sum(array * array))
+            checked = jax.lax.cond(
+                all_are, lambda own=own: jnp.ones(len(own), jnp.bool_), lambda own=own: are_finite(own)
+            )
+        finite.update(zip(unit.members, checked, strict=True))
+    return jnp.stack([finite[i] for i in range(len(leaves))]) if leaves else jnp.ones(0, jnp.bool_)
 
 
 def are_finite(trees: Sequence[Any]) -> Bool[Array, " trees"]:

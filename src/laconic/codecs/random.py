@@ -113,8 +113,24 @@ def _blocks(key: Key, start: int, stop: int) -> tuple[Words, Words]:
 
 def uniform(key: Key, shape: tuple[int, ...]) -> Float32[Array, "..."]:
     """Uniform float32 in [0, 1): the upper 24 bits of each word, times 2**-24, so that every value is exact."""
-    words = bits(key, math.prod(shape))
-    return ((words >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)).reshape(shape)
+    return _uniform(bits(key, math.prod(shape))).reshape(shape)
+
+
+def _uniform(words: UInt32[Array, " size"]) -> Float32[Array, " size"]:
+    return (words >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
+
+
+def uniform_halves(key: Key, size: int) -> tuple[Float32[Array, " first"], Float32[Array, " second"]]:
+    """Uniform float32 in [0, 1) for both halves of a vector of this size, from half as many words as `uniform` takes.
+
+    An entry of the second half takes the word of one in the first with its 16-bit halves exchanged: each is exactly
+    uniform, and of the two together only what hangs on bits beyond the sixteenth is not independent. For an end that
+    draws by itself; what both ends draw is `uniform`. Two vectors, since of joined ones XLA would ask for each entry
+    which half it is in.
+    """
+    half = min(size, size // 128 * 64 + 64)  # so that loops, and what threads share of them, are not odd: see `bits`
+    words = bits(key, half)
+    return _uniform(words), _uniform(((words << 16) | (words >> 16))[: size - half])
 
 
 def as_jax_key(key: Key) -> Array:

@@ -57,7 +57,8 @@ def test_unbiased(stage, step, name):
     log_chance = np.log(2 / 1e-9)
     limit = np.sqrt(2 * variance * log_chance / 1000) + x_step * log_chance / 3000
     assert np.all(np.abs(errors.mean(axis=0)) <= limit + 1e-6 * np.abs(x))
-    np.testing.assert_allclose((errors**2).mean(), np.mean(variance * np.ones(x.size)), rtol=0.2)
+    # What rounding x / step to float32 changes in its fraction, near a whole number, is not of interest.
+    np.testing.assert_allclose((errors**2).mean(), np.mean(variance * np.ones(x.size)), rtol=0.2, atol=1e-6 * x_step**2)
 
 
 def test_dither_error_is_uniform_and_independent_of_the_input():

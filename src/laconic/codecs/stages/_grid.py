@@ -11,6 +11,7 @@ from laconic.codecs._registry import register
 from laconic.codecs._stage import Arrays
 from laconic.codecs.stages._floats import compute_dtype
 from laconic.codecs.stages._rounding import (
+    FINEST,
     LARGEST_CODE,
     DitheredRounding,
     RandomRounding,
@@ -58,6 +59,8 @@ class OwnStep(Rounding):
             return jnp.asarray(self.step, x.dtype)
         if self.step_in_rms is not None:
             step = self.step_in_rms * root_mean_square(x)
+            if x.size <= (self.step_in_rms / FINEST) ** 2:  # as good as always: no entry is over the root of the sum
+                return step.astype(x.dtype)
         elif self.nmse is not None:
             step = self.step_of_nmse(x, self.nmse)
         else:

@@ -8,12 +8,13 @@ random rounding then leaves the zeros without error.
 
 import abc
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from laconic.codecs import random
 from laconic.codecs._specs import TensorSpec
@@ -25,7 +26,8 @@ from laconic.codecs.stages._scaling import magnitude, nonzero, normalised, root_
 LARGEST_CODE = 2**20
 """Of a common step: the sum of 2,047 codes fits 32 bits, and float32 holds four bits after the point."""
 
-_FINEST = 2.0**-22  # of a step that follows the values, over their maximum: float32 itself ends soon after
+FINEST = 2.0**-22
+"""Of a step that follows the values, over their maximum: float32 itself ends soon after."""
 
 
 class Rounding(FloatStage):
@@ -107,9 +109,8 @@ class RandomRounding(Rounding):
         step = self.chosen_step(x, parameters)
         # Not floor(y + v): rounded, y + v would take a tiny y's chance away.
         y = jnp.where(step > 0, in_steps(x, step), 0)
-        floor = jnp.floor(y)
-        codes = floor + (random.uniform(key, x.shape) < y - floor)
-        return {"codes": self._codes(codes).reshape(shape), "step": self.sent_step(step)}
+        codes = rounded_at_random(key, y, self._codes)
+        return {"codes": codes.reshape(shape), "step": self.sent_step(step)}
 
     def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
         del num_summands
@@ -142,6 +143,16 @@ class RandomRounding(Rounding):
         return jax.lax.fori_loop(0, 14, better, nonzero(jnp.minimum(first, 1)))
 
 
+def rounded_at_random(key: Key, y: Float[Array, " n"], narrowed: Callable[[Array], Array]) -> Num[Array, " n"]:
+    """floor(y), or with the chance of what that cuts off the next integer, narrowed to integers."""
+    halves = []
+    for uniform, start in zip(draws := random.uniform_halves(key, y.size), (0, draws[0].size), strict=True):
+        own = jax.lax.slice(y, (start,), (start + uniform.size,))
+        floor = jnp.floor(own)
+        halves.append(narrowed(floor + (uniform < own - floor)))
+    return jnp.concatenate(halves)
+
+
 def in_steps(x: Array, step: Array) -> Array:
     """The quotient x / step, or x if the step is zero."""
     # XLA may multiply by a reciprocal, which for a step near the dtype's end would be flushed to zero.
@@ -151,7 +162,7 @@ def in_steps(x: Array, step: Array) -> Array:
 
 def no_finer_than_floats(step: Array, x: Array) -> Array:
     """A step that follows the values, but not below what their dtype can tell apart."""
-    return jnp.maximum(step, magnitude(x) * _FINEST).astype(x.dtype)
+    return jnp.maximum(step, magnitude(x) * FINEST).astype(x.dtype)
 
 
 def guessed_step(x: Array, rate: float) -> Array:

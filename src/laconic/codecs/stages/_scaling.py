@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+_SMALLEST_SQUARE = 2.0**-100
+"""On average: what float32 loses of smaller ones, 2**-126 at most of each, is then below its precision."""
+
 
 def magnitude(x: Array) -> Array:
     """The largest absolute value; zero if there is none."""
@@ -33,8 +36,16 @@ def normalised(x: Array, axis: int | None = None) -> tuple[Array, Array]:
 
 def root_mean_square(x: Array) -> Array:
     """Of the entries; zero if there are none."""
-    unit, largest = normalised(x)
-    return largest * jnp.sqrt(jnp.sum(unit * unit) / max(x.size, 1))
+    size = max(x.size, 1)
+    squares = jnp.sum(jnp.multiply(x, x))
+
+    def careful() -> Array:
+        unit, largest = normalised(x)
+        return largest * jnp.sqrt(jnp.sum(unit * unit) / size)
+
+    # One pass instead of three, unless squares left the dtype: above it, or so far below that what was lost would tell.
+    is_usual = jnp.isfinite(squares) & (squares > size * _SMALLEST_SQUARE)
+    return jax.lax.cond(is_usual, lambda: jnp.sqrt(squares / size), careful)
 
 
 def sum_of_magnitudes(x: Array) -> Array:

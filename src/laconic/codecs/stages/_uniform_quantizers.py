@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from laconic.codecs import random
 from laconic.codecs._arguments import check_bits, check_flag
 from laconic.codecs._registry import register
 from laconic.codecs._specs import TensorSpec
 from laconic.codecs._stage import Arrays
 from laconic.codecs.random import Key
 from laconic.codecs.stages._floats import FloatStage, check_float, compute_dtype
+from laconic.codecs.stages._rounding import rounded_at_random
 from laconic.errors import ArgumentError, ArgumentTypeError
 
 
@@ -53,12 +53,10 @@ class _RangeQuantizer(FloatStage):
 
     def _rounded(self, key: Key, position: Float[Array, " n"]) -> Num[Array, " n"]:
         """The codes of positions, in one dimension: there XLA vectorises the generator's loop, seven times faster."""
+        dtype = jnp.uint8 if self.bits <= 8 else jnp.uint16
         if self.stochastic:
-            floor = jnp.floor(position)
-            codes = floor + (random.uniform(key, position.shape) < position - floor)
-        else:
-            codes = jnp.round(position)
-        return codes.astype(jnp.uint8 if self.bits <= 8 else jnp.uint16)
+            return rounded_at_random(key, position, lambda codes: codes.astype(dtype))
+        return jnp.round(position).astype(dtype)
 
     def _values(
         self, codes: Num[Array, "..."], low: Array, high: Array, num_summands: int | Array = 1

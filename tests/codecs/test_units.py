@@ -7,7 +7,7 @@ from codec_support import gathered, same_bits
 
 from laconic import codecs, testing
 from laconic.codecs import Concatenate
-from laconic.errors import ArgumentError, ArgumentTypeError
+from laconic.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 
 GENERATOR = np.random.default_rng(0)
 TREE = {
@@ -85,3 +85,14 @@ def test_inside_a_chain_it_flattens():
     x = GENERATOR.normal(size=(2, 3)).astype(np.float32)
     assert same_bits(codecs.decode(codecs.encode(x, codecs.chain(codecs.Identity(), Concatenate()))), x)
     testing.check_stage(Concatenate(), inputs=x, other_process=False)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named_among_the_joined(bad):
+    """The tensor that holds it is named, and no other; numbers whose squares leave float32 are finite."""
+    bound = codecs.bind(LOSSLESS, TREE)
+    huge = {**TREE, "a": np.full((3, 4), 3e38, np.float32)}
+    decoded = bound.decode(bound.encode(huge)[0].blob)
+    assert same_bits(decoded, huge)
+    with pytest.raises(NonFiniteError, match=r"^e \(float32\[5\]\) holds NaN or infinity"):
+        bound.encode({**huge, "e": np.float32([1, 2, bad, 3e38, 0])})

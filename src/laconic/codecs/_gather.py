@@ -112,7 +112,7 @@ class Gather:
         """Adds a contribution, or a payload that holds one.
 
         Raises:
-          ArgumentError: if a sum of 64-bit integers overflows.
+          ArgumentError: if a sum of 64-bit integers overflows, here or at the latest in `result`.
           DecodeError: if a payload is damaged, or not of this codec.
         """
         if not isinstance(contribution, Contribution):
@@ -125,7 +125,7 @@ class Gather:
         Floats may then have other bits than those of adding one contribution after the other.
 
         Raises:
-          ArgumentError: if a sum of 64-bit integers overflows.
+          ArgumentError: if a sum of 64-bit integers overflows, here or at the latest in `result`.
         """
         self.totals.absorb(totals)
 
@@ -133,8 +133,8 @@ class Gather:
         """The decoded sum as a tree of JAX arrays, and the next round's state.
 
         Raises:
-          ArgumentError: if nothing was added, or a sum of integers does not fit its dtype. A float that overflows
-            becomes infinite.
+          ArgumentError: if nothing was added, or a sum of integers does not fit its dtype or 64 bits. A float that
+            overflows becomes infinite.
         """
         if self.count == 0:
             raise ArgumentError("a sum needs at least one contribution, got none")

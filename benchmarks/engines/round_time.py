@@ -2,11 +2,11 @@
 
     python -m benchmarks.engines.round_time [--rounds 30] [--workers 2] [--data PATH] [--name round_time]
 
-The bare loop is the least that any engine can do: the same threads, the same batches already in memory, jitted steps
-with donated buffers, and nothing else: no metrics, no mean, no traffic. All run in turn in each repetition, so
-that a change of the machine's speed touches all of them; a ratio is the median of each repetition's. Pages are
-those that the system had to clear or map in a round. With GLIBC_TUNABLES=glibc.malloc.check=0 in the environment, which
-says nothing, the engine leaves glibc's allocator as it is.
+The bare loop is the least that any engine can do: the same threads, the same batches already in memory, steps that are
+compiled as the engine's are, with donated buffers, and nothing else: no metrics, no mean, no traffic. All run in turn
+in each repetition, so that a change of the machine's speed touches all of them; a ratio is the median of each
+repetition's. Pages are those that the system had to clear or map in a round. With GLIBC_TUNABLES=glibc.malloc.check=0
+in the environment, which says nothing, the engine leaves glibc's allocator as it is.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import optax
 
 from benchmarks import _report
 from laconic import codecs, data, engines, learning
+from laconic.codecs._undivided import Undivided
 
 RATE = 0.1
 BASES = ("bare loop", "fp32")
@@ -45,8 +46,8 @@ def bare_loop(model: learning.Model, weights: Any, workers: int) -> Callable[[Se
         steps, state = optimizer.update(jax.grad(loss)(weights), state, weights)
         return optax.apply_updates(weights, steps), state
 
-    compiled = jax.jit(step, donate_argnums=0)
-    start = jax.jit(lambda weights: (jax.tree.map(jnp.copy, weights), optimizer.init(weights)))
+    compiled = Undivided(step, donate_argnums=0)
+    start = Undivided(lambda weights: (jax.tree.map(jnp.copy, weights), optimizer.init(weights)))
 
     def train(batches: Sequence[Any]) -> None:
         carry = start(weights)

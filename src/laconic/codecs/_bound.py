@@ -332,17 +332,25 @@ class BoundCodec:
             parameters = with_coarseness(self.units, parameters, [1.0 for _ in self.units])
         elif self._is_searched:
             pack = functools.partial(self._packed_trial, layout, extras, described)
-            parameters = self._found_coarseness(leaves, np.asarray(key), parameters, memory, pack)
-        return self._encode_leaves(leaves, key, parameters, memory), key
+            parameters = self._found_coarseness(leaves, np.asarray(key), parameters, memory, layout, pack)
+        return self._encode_leaves(leaves, key, parameters, memory, layout), key
 
-    def _encode_leaves(self, leaves: list[Any], key: Key, parameters: Any, memory: Any) -> Encoded:
+    def _encode_leaves(self, leaves: list[Any], key: Key, parameters: Any, memory: Any, layout: Layout) -> Encoded:
+        is_contribution = layout is self._many_to_one
+        encode = self._compiled.encode_contribution if is_contribution else self._compiled.encode
         with self._states.precision():
-            encoded = self._compiled.encode(self._keys(key), leaves, parameters, memory)
+            encoded = encode(self._keys(key), leaves, parameters, memory)
         check_encoded(self.specs, self.units, encoded)
         return encoded
 
     def _found_coarseness(
-        self, leaves: list[Any], key: Key, parameters: Any, memory: Any, pack: Callable[[Encoded, Key], Payload]
+        self,
+        leaves: list[Any],
+        key: Key,
+        parameters: Any,
+        memory: Any,
+        layout: Layout,
+        pack: Callable[[Encoded, Key], Payload],
     ) -> list[Any]:
         """Parameters at which stages that promise a rate keep it, by real bytes."""
         searched = (stage for unit in self.units for stage in unit.codec.stages if stage.is_searched)
@@ -355,7 +363,7 @@ class BoundCodec:
 
         def measure(coarseness: list[float]) -> Sequence[float]:
             told = with_coarseness(self.units, parameters, coarseness)
-            payload = pack(self._encode_leaves(leaves, trial, told, memory), trial)
+            payload = pack(self._encode_leaves(leaves, trial, told, memory, layout), trial)
             # What belongs to no tensor is shared by all.
             share = payload.framing / num_elements
             return [size + share * unit.spec.size for size, unit in zip(payload.unit_sizes, self.units, strict=True)]

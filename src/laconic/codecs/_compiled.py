@@ -13,6 +13,7 @@ from laconic.codecs import _recursion
 from laconic.codecs._specs import TensorSpec
 from laconic.codecs._stack import compiled_over
 from laconic.codecs._stage import Stage
+from laconic.codecs._undivided import Undivided
 from laconic.codecs._units import Unit, join, split
 
 
@@ -43,11 +44,12 @@ class Forwarding:
 
     Args:
       function: its outputs' structure, and which of them are arguments, are the same in every call.
-      static_argnames: as `jax.jit` takes them.
+      jit: `jax.jit` or the like.
+      static_argnames: as it takes them.
     """
 
-    def __init__(self, function: Callable[..., Any], *, static_argnames: str = ""):
-        @functools.partial(jax.jit, static_argnames=static_argnames or None)
+    def __init__(self, function: Callable[..., Any], *, jit: Callable[..., Any] = jax.jit, static_argnames: str = ""):
+        @functools.partial(jit, static_argnames=static_argnames or None)
         def computed(*arguments: Any, **static: Any) -> list[Any]:
             positions = {id(leaf): position for position, leaf in enumerate(jax.tree.leaves(arguments))}
             outputs, self._structure = jax.tree.flatten(function(*arguments, **static))
@@ -80,9 +82,11 @@ class Compiled:
         self._specs = tuple(specs)
         self._codec_specs = tuple(codec_specs)
         self.encode = Forwarding(self.trace_encode)
+        # Many senders', each on a thread of its own.
+        self.encode_contribution = Forwarding(self.trace_encode, jit=Undivided)
         self.contexts = jax.jit(self._contexts)
         self.decode = jax.jit(self._decode, static_argnames="is_checked")
-        self.before_sum = Forwarding(self.trace_before_sum, static_argnames="is_checked")
+        self.before_sum = Forwarding(self.trace_before_sum, jit=Undivided, static_argnames="is_checked")
         self.after_sum = jax.jit(self._after_sum)
         self.contribute_stack = compiled_over(self._contribute)
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from laconic.codecs._undivided import Undivided
 from laconic.errors import PlacementError
 from laconic.federated._types import MemberType, member_type
 
@@ -58,7 +59,10 @@ class ClientWork:
             return several(self.init(*others), elements)
 
         return _Programs(
-            jax.jit(fresh), jax.jit(beginning), jax.jit(self.step, donate_argnums=0), jax.jit(several, donate_argnums=0)
+            Undivided(fresh),
+            Undivided(beginning),
+            Undivided(self.step, donate_argnums=0),
+            Undivided(several, donate_argnums=0),
         )
 
     def fold(self, elements: Iterable[Any] | PaddedElements, *others: Any) -> Any:

@@ -17,9 +17,17 @@ from laconic.federated._graph import Map, Node
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One call: outputs = run(*inputs)."""
+    """One call: outputs = run(*inputs).
+
+    Attributes:
+      run: the function, compiled.
+      traced: the same, for inside a compiled program.
+      inputs: of what to compute.
+      outputs: what is computed.
+    """
 
     run: Callable[..., tuple[Any, ...]]
+    traced: Callable[..., tuple[Any, ...]]
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
 
@@ -29,20 +37,23 @@ class Step:
         values.update(zip(self.outputs, outputs, strict=True))
 
 
-def steps(nodes: Sequence[Node], users: Sequence[Node], results: Sequence[Node]) -> tuple[Step, ...]:
+def steps(
+    nodes: Sequence[Node], users: Sequence[Node], results: Sequence[Node], jit: Callable[..., Any] = jax.jit
+) -> tuple[Step, ...]:
     """Steps that compute the mapped ones of some nodes.
 
     Args:
       nodes: what to compute, each after its inputs; those that are not maps are left to the caller.
       users: all nodes that may use them.
       results: what is wanted by itself.
+      jit: `jax.jit` or the like.
     """
     planned: list[Step] = []
     group: list[Map] = []
 
     def flush() -> None:
         if group:
-            planned.append(_fused(tuple(group), users, results))
+            planned.append(_fused(tuple(group), users, results, jit))
             group.clear()
 
     for node in nodes:
@@ -50,7 +61,7 @@ def steps(nodes: Sequence[Node], users: Sequence[Node], results: Sequence[Node])
             continue
         if node.is_fold:
             flush()
-            planned.append(Step(_single(node), node.inputs, (node,)))
+            planned.append(Step(_single(node), _single(node), node.inputs, (node,)))
         else:
             group.append(node)
     flush()
@@ -61,7 +72,7 @@ def _single(node: Map) -> Callable[..., tuple[Any, ...]]:
     return lambda *values: (node.run(*values),)
 
 
-def _fused(group: tuple[Map, ...], users: Sequence[Node], results: Sequence[Node]) -> Step:
+def _fused(group: tuple[Map, ...], users: Sequence[Node], results: Sequence[Node], jit: Callable[..., Any]) -> Step:
     inside = set(group)
     used_outside = {*results, *(below for node in users if node not in inside for below in node.inputs)}
     inputs = tuple(dict.fromkeys(below for node in group for below in node.inputs if below not in inside))
@@ -74,11 +85,15 @@ def _fused(group: tuple[Map, ...], users: Sequence[Node], results: Sequence[Node
         return tuple(env[node] for node in outputs)
 
     owned = [node for node in inputs if isinstance(node, Map) and node.is_fold and node not in used_outside]
-    return Step(_compiled(run, inputs, outputs, owned), inputs, outputs)
+    return Step(_compiled(run, inputs, outputs, owned, jit), run, inputs, outputs)
 
 
 def _compiled(
-    run: Callable[..., Any], inputs: Sequence[Node], outputs: Sequence[Node], owned: Sequence[Node]
+    run: Callable[..., Any],
+    inputs: Sequence[Node],
+    outputs: Sequence[Node],
+    owned: Sequence[Node],
+    jit: Callable[..., Any],
 ) -> Callable[..., Any]:
     """Compiles `run`; outputs take the buffers of what nobody else uses, a fold's last carry.
 
@@ -92,7 +107,7 @@ def _compiled(
             wanted[_key(leaf)] -= is_usable
             donated.append(is_usable)
 
-    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
+    @functools.partial(jit, static_argnums=2, donate_argnums=0)
     def flat(given_up: list[Any], kept: list[Any], structure: Any) -> Any:
         split = {True: iter(given_up), False: iter(kept)}
         return run(*jax.tree.unflatten(structure, [next(split[each]) for each in donated]))

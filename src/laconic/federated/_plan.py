@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from laconic.codecs._undivided import Undivided
 from laconic.errors import PlacementError
 from laconic.federated._crossing import Downlink, Uplink
 from laconic.federated._fusion import Step, steps
@@ -129,8 +130,8 @@ def _phase(
     shared = _shared(clients)
     before = [node for node in clients if node not in after_sending and node not in shared]
     given = tuple(node for node in clients if isinstance(node, (Parameter, Constant, ClientKey)))
-    work = steps(before, clients, outgoing)
-    after = steps([node for node in clients if node in after_sending], clients, outgoing)
+    work = steps(before, clients, outgoing, Undivided)
+    after = steps([node for node in clients if node in after_sending], clients, outgoing, Undivided)
     computed = {node for step in work for node in step.outputs}
     used_later = [*sent, *kept, *(node for step in after for node in step.inputs)]
     wanted = [*(node.inputs[0] for node in aggregates), *(node for node in used_later if node in computed)]

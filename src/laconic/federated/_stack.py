@@ -70,7 +70,8 @@ class StackedWork:
         for i, (node, elements) in enumerate(zip(self.sequences, sequences, strict=True)):
             values[node] = PaddedElements(elements, counts[i])
         for step in self._steps:
-            step(values)
+            outputs = step.traced(*(values[node] for node in step.inputs))
+            values.update(zip(step.outputs, outputs, strict=True))
         return [values[node] for node in self.wanted]
 
 

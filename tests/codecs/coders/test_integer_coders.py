@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 
 from laconic import codecs
 from laconic.codecs import TensorSpec
-from laconic.codecs.coders._integer_coders import EliasGamma, Rice, from_naturals, from_zigzag, to_naturals, zigzag
+from laconic.codecs.coders._integer_coders import (
+    EliasGamma,
+    Rice,
+    best_rice_parameter,
+    from_naturals,
+    from_zigzag,
+    to_naturals,
+    zigzag,
+)
 from laconic.errors import ArgumentError, ArgumentTypeError, DecodeError
 
 CODERS = [EliasGamma(), Rice(), Rice(0), Rice(5), Rice(63)]
@@ -81,6 +89,17 @@ def test_lengths(array, parameter):
     if array.size:
         best = min(-(-sum(rice_length(m, k) for m in numbers) // 8) for k in range(64))
         assert len(Rice().encode(array)) <= best + 2  # the byte of the parameter, and what fills a byte
+
+
+@few_examples
+@hypothesis.given(scale=st.floats(0, 40), tail=st.integers(0, 2**40), seed=st.integers(0, 2**32 - 1))
+def test_the_best_parameter_of_many_numbers(scale, tail, seed):
+    """Not all parameters are tried with many numbers, but none would take fewer bits."""
+    numbers = np.exp(np.random.default_rng(seed).uniform(0, scale / 2, 300)).astype(np.uint64)
+    numbers[::50] += np.uint64(tail)
+    bits = [sum(rice_length(m, k) for m in numbers.tolist()) for k in range(63)]
+    best, least = best_rice_parameter(numbers)
+    assert bits[best] == least == min(bits)
 
 
 def test_bits():

@@ -29,9 +29,10 @@ class EntropyCoder(IntegerCoder):
     uses_contexts: ClassVar[bool] = True
 
     def _encode(self, values: np.ndarray, contexts: np.ndarray | None) -> bytes:
-        if np.count_nonzero(values) > values.size * (1 - _MOSTLY):
+        is_other = values != 0
+        if np.count_nonzero(is_other) > values.size * (1 - _MOSTLY):
             return choose_dense(values, contexts).encode()
-        coded = RunLength().encode(values)
+        coded = RunLength.encode_others(values, is_other)
         runs = Choice(Mode.RUN_LENGTH, len(coded), lambda: [coded])
         if values.size >= _SMALL and contexts is None:
             return runs.encode()

@@ -1,6 +1,7 @@
 """Counts of integers, and how many bits they say that the integers need."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -43,9 +44,7 @@ class Histogram:
         odd = self.base & 1
         counts = np.zeros(-(-(self.counts.size + odd) // 2) * 2, np.int64)
         counts[odd : odd + self.counts.size] = self.counts
-        return dataclasses.replace(
-            self, shift=self.shift + 1, base=self.base >> 1, counts=counts.reshape(-1, 2).sum(axis=1)
-        )
+        return Histogram(self.shift + 1, self.base >> 1, counts[0::2] + counts[1::2], self.total, self.low, self.high)
 
 
 def histogram(values: np.ndarray) -> Histogram:
@@ -88,7 +87,10 @@ def _counts_of_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def log2(numbers: np.ndarray) -> np.ndarray:
-    """Of whole numbers from 1 to 2**53, in units of 1 / BIT, within 2e-4: the same int64 on every machine."""
+    """Of whole numbers from 1 to 2**53, in units of 1 / BIT, within 2e-4: the same int64 on every machine.
+
+    Of zero it is some number, so that zero times it is zero.
+    """
     if numbers.max(initial=0) < len(_LOG2_OF_SMALL):
         return _LOG2_OF_SMALL[numbers]
     return _computed_log2(numbers)
@@ -100,12 +102,24 @@ def _computed_log2(numbers: np.ndarray) -> np.ndarray:
     return _LOG2_OF_MANTISSA[index] + (exponents.astype(np.int64) - 1) * BIT
 
 
+def _log2_of_one(number: int) -> int:
+    """The same of one number: a sixth of the time."""
+    mantissa, exponent = math.frexp(number)
+    return int(_LOG2_OF_MANTISSA[int((mantissa - 0.5) * (2 * _MANTISSAS))]) + (exponent - 1) * BIT
+
+
 # Counts are small more often than not, and looking them up takes a quarter of the time.
 _LOG2_OF_SMALL = _computed_log2(np.maximum(np.arange(2**12), 1))
 
 
 def information(counts: np.ndarray) -> int:
     """What symbols that occur so often need at least, n H, in units of 1 / BIT."""
-    counts = counts[counts > 0]
-    total = counts.sum(keepdims=True)
-    return max(0, int((total * log2(total)).sum() - (counts * log2(counts)).sum())) if counts.size > 1 else 0
+    total = int(counts.sum())
+    return max(0, total * _log2_of_one(total) - int((counts * log2(counts)).sum())) if total else 0
+
+
+def information_given_rows(counts: np.ndarray) -> int:
+    """The same of symbols of which it is known in which row, a context, they are counted: a sum over the rows."""
+    totals = counts.sum(axis=1)
+    needed = totals * log2(totals) - (counts * log2(counts)).sum(axis=1)
+    return int(np.maximum(needed, 0).sum())

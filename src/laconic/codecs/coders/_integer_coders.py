@@ -17,6 +17,7 @@ MAX_RICE_PARAMETER = 63
 
 _LONGEST_UNARY = 24  # a quotient from here on escapes to an Elias gamma code
 _SAMPLE = 2**14  # how many numbers the choice of a Rice parameter looks at
+_SMALL = 2**10  # numbers times parameters, which are tried faster than chosen from
 
 
 class SectionReader(_wire.Reader):
@@ -230,16 +231,29 @@ def floor_log2(numbers: np.ndarray) -> np.ndarray:
 def best_rice_parameter(numbers: np.ndarray) -> tuple[int, int]:
     """The parameter that takes the fewest bits, for a sample of the numbers where there are many, and these bits."""
     sample = numbers[:: -(-numbers.size // _SAMPLE) or 1]
-    parameters = np.arange(int(sample.max(initial=0)).bit_length() or 1, dtype=numbers.dtype)
-    quotients = sample >> parameters[:, None]
-    bits = np.minimum(quotients, _LONGEST_UNARY).sum(axis=1, dtype=np.int64)
-    bits += sample.size * (parameters.astype(np.int64) + 1)
-    rows, columns = np.nonzero(quotients >= _LONGEST_UNARY)
-    if rows.size:
-        beyond = quotients[rows, columns].astype(np.uint64) - np.uint64(_LONGEST_UNARY - 1)
-        bits += np.bincount(rows, 2 * floor_log2(beyond) + 1, len(parameters)).astype(np.int64)
+    size = max(1, sample.size)
+    num_parameters = int(sample.max(initial=0)).bit_length() or 1
+    if num_parameters * size > _SMALL:
+        # With the parameter p a number takes p + 1 bits at least, so only those below another one's bits can be better.
+        near = min(int(sample.sum(dtype=np.float64) / size).bit_length(), num_parameters - 1)
+        num_parameters = min(num_parameters, int(_rice_bits(sample, near, near + 1)[0]) // size)
+    bits = _rice_bits(sample, 0, num_parameters)
     best = int(np.argmin(bits))
-    return best, int(bits[best]) * numbers.size // max(1, sample.size)
+    return best, int(bits[best]) * numbers.size // size
+
+
+def _rice_bits(numbers: np.ndarray, first: int, stop: int) -> np.ndarray:
+    """Bits of the Rice codes of unsigned numbers with each of these parameters, int64."""
+    parameters = np.arange(first, stop)
+    quotients = numbers >> parameters.astype(numbers.dtype)[:, None]
+    escaped = quotients >= _LONGEST_UNARY
+    bits: np.ndarray = numbers.size * (parameters + 1)
+    if not escaped.any():
+        return bits + quotients.sum(axis=1, dtype=np.int64)
+    bits += np.minimum(quotients, _LONGEST_UNARY).sum(axis=1, dtype=np.int64)
+    rows, columns = np.nonzero(escaped)
+    beyond = quotients[rows, columns].astype(np.uint64) - np.uint64(_LONGEST_UNARY - 1)
+    return bits + np.bincount(rows, 2 * floor_log2(beyond) + 1, parameters.size).astype(np.int64)
 
 
 def write_rice(numbers: np.ndarray, parameter: int) -> bytes:

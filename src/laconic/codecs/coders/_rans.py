@@ -21,7 +21,7 @@ from laconic.codecs.coders._frequency_tables import (
     geometric_table,
     read_table,
 )
-from laconic.codecs.coders._histograms import BIT, histogram
+from laconic.codecs.coders._histograms import BIT, histogram, information_given_rows
 from laconic.codecs.coders._integer_coders import IntegerCoder, SectionReader
 from laconic.errors import ArgumentError, DecodeError
 
@@ -31,6 +31,7 @@ _ONE_CONTEXT = MAX_CONTEXTS.bit_length() - 1  # so many bits of shift leave no c
 _GAIN_OF_CONTEXTS = 1024  # contexts must save this part: grouping integers by them takes half as long as coding them
 _SHARE_OF_TABLE = 512  # a table that takes less than this part of all is not worth trying to do without
 _WORD_BITS = 32
+_LOG2_ERROR = 40  # of what a symbol needs, in units of 1 / BIT, at most
 
 
 @register
@@ -135,8 +136,7 @@ class Plan:
         if num_contexts > 1:
             assert contexts is not None
             joint = _joint_counts(symbols, contexts, fit.counts)
-            choices = [(shift, *best_table(counts)) for shift, counts in _merged(joint)]
-            shift, by_context, least = min(choices, key=lambda choice: choice[2])
+            shift, by_context, least = _best_by_context(joint)
             if least + least // _GAIN_OF_CONTEXTS < cost:
                 return cls(fit.alphabet, symbols, rest, by_context, contexts, shift, least)
         return cls(fit.alphabet, symbols, rest, table, None, _ONE_CONTEXT, cost)
@@ -153,7 +153,8 @@ class Plan:
         symbols, totals = self.symbols, np.array([self.symbols.size])
         if self.contexts is not None:
             grouped = self.contexts >> self.context_shift
-            symbols = symbols[np.argsort(grouped, kind="stable")]
+            if not (grouped[1:] >= grouped[:-1]).all():
+                symbols = symbols[np.argsort(grouped, kind="stable")]
             totals = np.bincount(grouped)
             totals = totals[totals > 0]
         coder = constriction.stream.stack.AnsCoder()
@@ -186,6 +187,20 @@ def _joint_counts(symbols: np.ndarray, contexts: np.ndarray, counts: np.ndarray)
     joint = joint.reshape(totals.size, counts.size)
     joint[:, mode] = totals - (joint.sum(axis=1) - joint[:, mode])
     return joint
+
+
+def _best_by_context(joint: np.ndarray) -> tuple[int, Table, int]:
+    """The shift of the contexts that takes least, with its table and cost."""
+    best: tuple[int, Table, int] | None = None
+    for shift, counts in _merged(joint):
+        # Symbols need more the less is known of them, so what takes more without a table is not made up for later.
+        if best is not None and information_given_rows(counts) > best[2] + _LOG2_ERROR * int(joint.sum()):
+            break
+        table, cost = best_table(counts)
+        if best is None or cost < best[2]:
+            best = shift, table, cost
+    assert best is not None, "there are several contexts"
+    return best
 
 
 def _merged(joint: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

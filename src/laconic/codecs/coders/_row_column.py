@@ -12,7 +12,7 @@ from laconic.codecs._specs import TensorSpec
 from laconic.codecs.coders import _grouped_runs
 from laconic.codecs.coders._alphabets import has_magnitude
 from laconic.codecs.coders._entropy_coder import EntropyCoder
-from laconic.codecs.coders._histograms import BIT, information, log2
+from laconic.codecs.coders._histograms import BIT, information_given_rows, log2
 from laconic.codecs.coders._integer_coders import AnyIntegers, SectionReader, flat_contexts
 from laconic.codecs.coders._rans import MAX_CONTEXTS, RANS
 from laconic.errors import DecodeError
@@ -55,9 +55,9 @@ class RowColumn(AnyIntegers):
             return b""
         if array.size >= _FEWEST and 1 < array.shape[-1] < array.size:
             magnitudes = _magnitudes(array.reshape(-1, array.shape[-1]))
-            levels = _levels(magnitudes.sum(axis=1, dtype=np.int64)), _levels(magnitudes.sum(axis=0, dtype=np.int64))
-            groups = _with_contexts(_groups(*levels), contexts)
-            if has_magnitude(array) and _pays(magnitudes, groups, contexts, sum(each.size for each in levels)):
+            wide = np.uint32 if max(magnitudes.shape) < 2**32 // _MOST else np.int64  # narrow ones take half the time
+            levels = _levels(magnitudes.sum(axis=1, dtype=wide)), _levels(magnitudes.sum(axis=0, dtype=wide))
+            if has_magnitude(array) and _pays(magnitudes, _grid(*levels), contexts):
                 coded = [_ENTROPY.encode(each) for each in levels]
                 head = b"".join(part for each in coded for part in (_wire.varint(len(each)), each))
                 if (
@@ -66,7 +66,7 @@ class RowColumn(AnyIntegers):
                     and np.count_nonzero(array) < (1 - _MOSTLY) * array.size
                 ):
                     return b"".join((_GROUPED_RUNS, head, *_grouped_runs.encode(array.reshape(-1), _grid(*levels))))
-                return b"".join((_GROUPED, head, _RANS.encode(array, groups)))
+                return b"".join((_GROUPED, head, _RANS.encode(array, _with_contexts(_groups(*levels), contexts))))
         return _PLAIN + _ENTROPY.encode(array, contexts)
 
     def decode(self, data: memoryview, spec: TensorSpec, contexts: np.ndarray | None = None) -> np.ndarray:
@@ -138,20 +138,23 @@ def _allows_runs(size: int, rows: np.ndarray, columns: np.ndarray) -> bool:
     return columns.size >= _FEWEST_COLUMNS and (int(rows.max()) + 1) * columns.size <= size
 
 
-def _pays(magnitudes: np.ndarray, groups: np.ndarray, contexts: np.ndarray | None, num_levels: int) -> bool:
+def _pays(magnitudes: np.ndarray, grid: _grouped_runs.Grid, contexts: np.ndarray | None) -> bool:
     """Whether groups save more than their levels take, about: classes of magnitudes stand for the integers."""
     stride = max(1, magnitudes.size // _SAMPLE)
     while math.gcd(stride, magnitudes.shape[1]) > 1:  # or it would not meet all columns
         stride += 1
-    classes = np.minimum(magnitudes.reshape(-1)[::stride], _CLASSES - 1).astype(np.uint16)
+    sample = slice(None, None, stride)
+    classes = np.minimum(magnitudes.reshape(-1)[sample], _CLASSES - 1).astype(np.uint16)
+    contexts = None if contexts is None else contexts[sample]
 
     def bits(of: np.ndarray | None) -> int:
-        pairs = classes if of is None else of[::stride] * np.uint16(_CLASSES) + classes
+        pairs = classes if of is None else of * np.uint16(_CLASSES) + classes
         counts = np.bincount(pairs)
         rows = np.append(counts, np.zeros(-len(counts) % _CLASSES, counts.dtype)).reshape(-1, _CLASSES)
-        return sum(information(row) for row in rows)
+        return information_given_rows(rows)
 
-    return stride * (bits(contexts) - bits(groups)) > 2 * num_levels * BIT
+    groups = _with_contexts(grid.groups_of(np.arange(0, magnitudes.size, stride)), contexts)
+    return stride * (bits(contexts) - bits(groups)) > 2 * sum(magnitudes.shape) * BIT
 
 
 def _decode_levels(reader: SectionReader, count: int) -> np.ndarray:

@@ -25,7 +25,12 @@ class RunLength(IntegerCoder):
 
     def _encode(self, values: np.ndarray, contexts: np.ndarray | None) -> bytes:
         del contexts
-        indices = np.flatnonzero(values != 0)  # six times as fast as flatnonzero(values)
+        return self.encode_others(values, values != 0)
+
+    @staticmethod
+    def encode_others(values: np.ndarray, is_other: np.ndarray) -> bytes:
+        """The section of integers of which it is known which are not zero (bool)."""
+        indices = np.flatnonzero(is_other)  # six times as fast as flatnonzero(values)
         if not indices.size:
             return _wire.varint(0)
         runs = np.diff(indices, prepend=-1) - 1

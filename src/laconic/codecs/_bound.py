@@ -17,7 +17,7 @@ from laconic.codecs._gather import Contribution, Gather, Summary
 from laconic.codecs._layout import Layout, Payload, SectionSize, Unpacked
 from laconic.codecs._merging import fitted
 from laconic.codecs._search import find_coarseness
-from laconic.codecs._specs import TensorSpec, path_name, spec_of
+from laconic.codecs._specs import TensorSpec, specs_beside
 from laconic.codecs._stack import Devices, Fetched
 from laconic.codecs._states import States
 from laconic.codecs._units import units_of
@@ -198,13 +198,32 @@ class BoundCodec:
                 self._keys(unpacked.key), unpacked.arrays, parameters, is_checked=isinstance(payload, Payload)
             )
         check_received([unit.spec for unit in self.units], finite)
-        return _contribution(summands, unpacked)
+        return Contribution.of(summands, unpacked)
+
+    def contribute_here(
+        self, tree: Any, memory: Any, *, key: Key | None, parameters: Any, state: Any
+    ) -> tuple[Payload, Contribution, Any]:
+        """`contribute`, and what `read_contribution` gives of it, where both ends are here: one compiled function."""
+        if self._is_searching:
+            payload, memory = self.contribute(tree, memory, key=key, parameters=parameters)
+            return payload, self.read_contribution(payload, state), memory
+        leaves, key = self._checked(tree, key)
+        told, decoding = self._without_search(parameters), self._states.decode_parameters(state)
+        with self._states.precision():
+            encoded, summands = self._compiled.contribute(self._keys(key), leaves, told, decoding, memory)
+        check_encoded(self.specs, self.units, encoded)
+        payload = self._pack(self._many_to_one, encoded, _leaves_of_each(encoded.reports), key, described=False)
+        return payload, Contribution.of(summands, payload.unpacked), encoded.memory
+
+    @property
+    def _is_searching(self) -> bool:
+        """Whether contributions are encoded several times, until they take as many bytes as they should."""
+        return self._is_searched and self._many_to_one.static_size(described=False) is None
 
     @property
     def can_stack(self) -> bool:
         """Whether `contribute_stack` works: not if senders remember, or look for a rate by the bytes that they get."""
-        is_searching = self._is_searched and self._many_to_one.static_size(described=False) is None
-        return bool(self.units) and not (self.needs_client_state or is_searching)
+        return bool(self.units) and not (self.needs_client_state or self._is_searching)
 
     def contribute_stack(
         self, tree: Any, *, keys: Any, parameters: Any, state: Any, devices: Devices
@@ -234,8 +253,7 @@ class BoundCodec:
         leaves, structure = jax.tree.flatten(tree)
         if structure != self.structure:
             raise ArgumentError(f"the tree must have the structure {self.structure}, got {structure}")
-        if self._is_searched:
-            parameters = with_coarseness(self.units, parameters, [1.0 for _ in self.units])
+        parameters = self._without_search(parameters)
         unit_keys = np.stack([self._keys(key) for key in _each_key(keys, leaves)])
         with self._states.precision():
             shared = devices.share((parameters, self._states.decode_parameters(state), self._states.initial_memory))
@@ -247,7 +265,7 @@ class BoundCodec:
             check_encoded(self.specs, self.units, encoded)
             key = np.zeros(2, np.uint32) if keys is None else keys[position]
             payload = self._pack(self._many_to_one, encoded, _leaves_of_each(encoded.reports), key, described=False)
-            return payload, _contribution(summands, payload.unpacked)
+            return payload, Contribution.of(summands, payload.unpacked)
 
         return contribution
 
@@ -310,7 +328,7 @@ class BoundCodec:
                 self.codecs, self.specs, self.structure, is_contribution=is_contribution and not is_alike
             )
             names = [unit.spec.name for unit in self.units]
-            specs = [_extra_specs(name, tree) for name, tree in zip(names, extras, strict=True)]
+            specs = [specs_beside(name, tree) for name, tree in zip(names, extras, strict=True)]
             contexts = self._contexts if has_contexts else None
             return Layout(names, sections, specs, description, has_key=self._shares_randomness, contexts=contexts)
 
@@ -321,19 +339,27 @@ class BoundCodec:
         self, tree: Any, key: Key | None, parameters: Any, memory: Any, layout: Layout, extras: Any, *, described: bool
     ) -> tuple[Encoded, Key]:
         """The encoding, and the key that was drawn from."""
+        leaves, key = self._checked(tree, key)
+        if self._is_searched and layout.static_size(described=False) is None:
+            pack = functools.partial(self._packed_trial, layout, extras, described)
+            parameters = self._found_coarseness(leaves, np.asarray(key), parameters, memory, layout, pack)
+        else:
+            parameters = self._without_search(parameters)
+        return self._encode_leaves(leaves, key, parameters, memory, layout), key
+
+    def _checked(self, tree: Any, key: Key | None) -> tuple[list[Any], Key]:
+        """The tree's arrays, and the key to draw from."""
         if key is None:
             if self.is_stochastic:
                 raise ArgumentError("the codec rounds at random, so encoding needs a key or seed, got None")
             key = np.zeros(2, np.uint32)
         elif getattr(key, "dtype", None) != np.uint32 or key.shape != (2,):
             raise ArgumentTypeError(f"key must be uint32[2], as codecs.random.key(seed) makes it, got {key!r:.60}")
-        leaves = checked_leaves(self.structure, self.specs, tree)
-        if self._is_searched and layout.static_size(described=False) is not None:
-            parameters = with_coarseness(self.units, parameters, [1.0 for _ in self.units])
-        elif self._is_searched:
-            pack = functools.partial(self._packed_trial, layout, extras, described)
-            parameters = self._found_coarseness(leaves, np.asarray(key), parameters, memory, layout, pack)
-        return self._encode_leaves(leaves, key, parameters, memory, layout), key
+        return checked_leaves(self.structure, self.specs, tree), key
+
+    def _without_search(self, parameters: Any) -> Any:
+        """Parameters for stages that might look for their rate, where no bytes hang on it."""
+        return with_coarseness(self.units, parameters, [1.0 for _ in self.units]) if self._is_searched else parameters
 
     def _encode_leaves(self, leaves: list[Any], key: Key, parameters: Any, memory: Any, layout: Layout) -> Encoded:
         is_contribution = layout is self._many_to_one
@@ -386,20 +412,6 @@ class BoundCodec:
     def _contexts(self, key: Key) -> Any:
         with self._states.precision():
             return self._compiled.contexts(self._keys(key))
-
-
-def _extra_specs(tensor: str, tree: Any) -> list[TensorSpec]:
-    """Specs of the parameters or reports that go with a tensor, in the order in which they travel."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [spec_of(array, f"{tensor}: {path_name(path)}") for path, array in paths]
-
-
-def _contribution(summands: Any, unpacked: Unpacked) -> Contribution:
-    return Contribution(
-        [np.asarray(array) for array in jax.tree.leaves(summands)],
-        [array for extra in unpacked.extras for array in extra],
-        unpacked.unit_sizes,
-    )
 
 
 def _each_key(keys: Any, leaves: Sequence[Any]) -> Sequence[Any]:

@@ -87,8 +87,9 @@ class Compiled:
         self.contexts = jax.jit(self._contexts)
         self.decode = jax.jit(self._decode, static_argnames="is_checked")
         self.before_sum = Forwarding(self.trace_before_sum, jit=Undivided, static_argnames="is_checked")
+        self.contribute = Forwarding(self._contribute, jit=Undivided)
         self.after_sum = jax.jit(self._after_sum)
-        self.contribute_stack = compiled_over(self._contribute)
+        self.contribute_stack = compiled_over(lambda shared, own: self._contribute(list(own[0]), own[1], *shared))
 
     def trace_encode(self, keys: Any, leaves: Any, parameters: Any, memory: Any) -> Encoded:
         """The leaves' encodings."""
@@ -115,12 +116,17 @@ class Compiled:
         ]
         return summands, _received_finite(summands, is_checked)
 
-    def _contribute(self, shared: Any, own: Any) -> tuple[Encoded, list[Any]]:
+    def _contribute(
+        self, keys: Any, leaves: Any, parameters: Any, decode_parameters: Any, memory: Any
+    ) -> tuple[Encoded, list[Any]]:
         """One sender's encoding, and its summands."""
-        parameters, decode_parameters, memory = shared
-        keys, leaves = own
-        encoded = self.trace_encode(list(keys), leaves, parameters, memory)
-        summands, _ = self.trace_before_sum(list(keys), encoded.arrays, decode_parameters, is_checked=True)
+        encoded = self.trace_encode(keys, leaves, parameters, memory)
+        # The receiver has only what was encoded: XLA must not see that a number was wider before.
+        given = {id(leaf) for leaf in leaves}
+        arrays = jax.tree.map(
+            lambda array: array if id(array) in given else jax.lax.optimization_barrier(array), encoded.arrays
+        )
+        summands, _ = self.trace_before_sum(keys, arrays, decode_parameters, is_checked=True)
         return encoded, summands
 
     def _contexts(self, keys: Any) -> Any:

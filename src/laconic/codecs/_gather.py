@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
+import jax
 import numpy as np
 
+from laconic.codecs._layout import Unpacked
 from laconic.codecs._merging import Merge, RunningSum
 from laconic.errors import ArgumentError
 
@@ -23,6 +25,15 @@ class Contribution:
     summands: list[np.ndarray]
     reports: list[np.ndarray]
     unit_sizes: list[int]
+
+    @classmethod
+    def of(cls, summands: Any, unpacked: Unpacked) -> Self:
+        """What a payload held, and the tree of its decoded summands."""
+        return cls(
+            [np.asarray(array) for array in jax.tree.leaves(summands)],
+            [array for extra in unpacked.extras for array in extra],
+            unpacked.unit_sizes,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

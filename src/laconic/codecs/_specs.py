@@ -110,3 +110,9 @@ def _plain_dtype(dtype: Any) -> np.dtype | None:
     except TypeError:  # an extended dtype of JAX's, such as a typed random key, or another library's
         return None
     return plain if plain in DTYPES else None
+
+
+def specs_beside(tensor: str, tree: Any) -> list[TensorSpec]:
+    """Specs of the parameters or reports that go with a tensor, in the order in which they travel."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [spec_of(array, f"{tensor}: {path_name(path)}") for path, array in paths]

@@ -120,17 +120,18 @@ def _uniform(words: UInt32[Array, " size"]) -> Float32[Array, " size"]:
     return (words >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
 
 
-def uniform_halves(key: Key, size: int) -> tuple[Float32[Array, " first"], Float32[Array, " second"]]:
-    """Uniform float32 in [0, 1) for both halves of a vector of this size, from half as many words as `uniform` takes.
+def uniform_quarters(key: Key, size: int) -> list[Float32[Array, " part"]]:
+    """Uniform float32 in [0, 1) for the quarters of a vector of this size, from a quarter of `uniform`'s words.
 
-    An entry of the second half takes the word of one in the first with its 16-bit halves exchanged: each is exactly
-    uniform, and of the two together only what hangs on bits beyond the sixteenth is not independent. For an end that
-    draws by itself; what both ends draw is `uniform`. Two vectors, since of joined ones XLA would ask for each entry
-    which half it is in.
+    Entries of the second, third and fourth quarter take the word of one in the first, rotated by 8, 16 and 24 bits:
+    each is exactly uniform, and of any two only what hangs on bits beyond the eighth is not independent. For an end
+    that draws by itself; what both ends draw is `uniform`. Four vectors, since of joined ones XLA would ask for each
+    entry which quarter it is in. The first may be longer and the last ones shorter, or empty.
     """
-    half = min(size, size // 128 * 64 + 64)  # so that loops, and what threads share of them, are not odd: see `bits`
-    words = bits(key, half)
-    return _uniform(words), _uniform(((words << 16) | (words >> 16))[: size - half])
+    quarter = min(size, size // 256 * 64 + 64)  # so that loops, and what threads share of them, are not odd: see `bits`
+    words = bits(key, quarter)
+    turned = [words, *((words << turn) | (words >> (32 - turn)) for turn in (8, 16, 24))]
+    return [_uniform(own[: max(0, size - i * quarter)]) for i, own in enumerate(turned)]
 
 
 def as_jax_key(key: Key) -> Array:

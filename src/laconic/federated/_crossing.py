@@ -208,8 +208,13 @@ class Uplink:
         codec = self._message.codec
         flat_parameters = [each for own in parameters for each in own]
         flat_memory = [each for own in memories for each in own]
-        payload, flat_memory = codec.contribute(tuple(values), flat_memory, key=key, parameters=flat_parameters)
-        contribution = codec.read_contribution(payload, [each for own in states for each in own])
+        payload, contribution, flat_memory = codec.contribute_here(
+            tuple(values),
+            flat_memory,
+            key=key,
+            parameters=flat_parameters,
+            state=[each for own in states for each in own],
+        )
         remembered = iter(flat_memory)
         return self._split(contribution), payload, [[next(remembered) for _ in own] for own in memories]
 

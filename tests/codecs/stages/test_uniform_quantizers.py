@@ -128,7 +128,7 @@ def test_stochastic_rounding_uses_floor_and_fraction():
     x, key = np.linspace(0, 1, 101), random.key(3)
     with jax.enable_x64(True):
         quantized = UniformQuantizer(3).encode(key, jnp.asarray(x), {})["quantized"]
-    y, u = x * 7, np.concatenate(random.uniform_halves(key, x.size)).astype(np.float64)
+    y, u = x * 7, np.concatenate(random.uniform_quarters(key, x.size)).astype(np.float64)
     np.testing.assert_array_equal(quantized, np.floor(y) + (u < y - np.floor(y)))
 
 

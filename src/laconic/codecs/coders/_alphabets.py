@@ -208,7 +208,7 @@ def has_magnitude(values: np.ndarray) -> bool:
 def _window(histogram: Histogram) -> Fit:
     """The best window of this shift: entries at either end go where escaping what they count takes less."""
     counts = histogram.counts
-    mode = int(np.argmax(counts))
+    mode = int(counts.argmax())
     first = _trimmed(counts[:mode])
     last = counts.size - _trimmed(counts[:mode:-1])
     kept = counts[first:last]
@@ -242,15 +242,15 @@ def _narrow_windows(histogram: Histogram, size: int) -> Iterator[Fit]:
 
 def _trimmed(counts: np.ndarray) -> int:
     """How many entries at the beginning to leave out."""
-    used = np.flatnonzero(counts)
+    (used,) = counts.nonzero()
     unused = int(used[0]) if used.size else counts.size
     # What is gained must also pay for there being escapes at all.
     least = 2 * _ESCAPE_BITS
     if counts.size * _ENTRY_BITS <= least:
         return unused
     gains = np.arange(counts.size + 1) * _ENTRY_BITS
-    gains[1:] -= np.cumsum(counts) * _ESCAPE_BITS
-    best = int(np.argmax(gains))
+    gains[1:] -= counts.cumsum() * _ESCAPE_BITS
+    best = int(gains.argmax())
     return best if gains[best] > gains[unused] + least else unused
 
 

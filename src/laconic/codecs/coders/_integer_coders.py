@@ -18,6 +18,7 @@ MAX_RICE_PARAMETER = 63
 _LONGEST_UNARY = 24  # a quotient from here on escapes to an Elias gamma code
 _SAMPLE = 2**14  # how many numbers the choice of a Rice parameter looks at
 _SMALL = 2**10  # numbers times parameters, which are tried faster than chosen from
+_FEW = 48  # numbers, of which a loop is faster than arrays
 
 
 class SectionReader(_wire.Reader):
@@ -230,9 +231,11 @@ def floor_log2(numbers: np.ndarray) -> np.ndarray:
 
 def best_rice_parameter(numbers: np.ndarray) -> tuple[int, int]:
     """The parameter that takes the fewest bits, for a sample of the numbers where there are many, and these bits."""
-    sample = numbers[:: -(-numbers.size // _SAMPLE) or 1]
-    size = max(1, sample.size)
-    num_parameters = int(sample.max(initial=0)).bit_length() or 1
+    if numbers.size <= _FEW:
+        return _best_of_few(numbers.tolist())
+    sample = numbers[:: -(-numbers.size // _SAMPLE)]
+    size = sample.size
+    num_parameters = int(sample.max()).bit_length() or 1
     if num_parameters * size > _SMALL:
         # With the parameter p a number takes p + 1 bits at least, so only those below another one's bits can be better.
         near = min(int(sample.sum(dtype=np.float64) / size).bit_length(), num_parameters - 1)
@@ -240,6 +243,24 @@ def best_rice_parameter(numbers: np.ndarray) -> tuple[int, int]:
     bits = _rice_bits(sample, 0, num_parameters)
     best = int(np.argmin(bits))
     return best, int(bits[best]) * numbers.size // size
+
+
+def _best_of_few(numbers: list[int]) -> tuple[int, int]:
+    """The same for few numbers, of which arrays take longer than a loop."""
+    best, least = 0, -1
+    for parameter in range(max(numbers, default=0).bit_length() or 1):
+        bits = len(numbers) * (parameter + 1)
+        if 0 <= least <= bits:  # and more with larger ones
+            break
+        for number in numbers:
+            quotient = number >> parameter
+            if quotient < _LONGEST_UNARY:
+                bits += quotient
+            else:
+                bits += _LONGEST_UNARY + 2 * (quotient - _LONGEST_UNARY + 1).bit_length() - 1
+        if least < 0 or bits < least:
+            best, least = parameter, bits
+    return best, least
 
 
 def _rice_bits(numbers: np.ndarray, first: int, stop: int) -> np.ndarray:

@@ -145,12 +145,13 @@ class RandomRounding(Rounding):
 
 def rounded_at_random(key: Key, y: Float[Array, " n"], narrowed: Callable[[Array], Array]) -> Num[Array, " n"]:
     """floor(y), or with the chance of what that cuts off the next integer, narrowed to integers."""
-    halves = []
-    for uniform, start in zip(draws := random.uniform_halves(key, y.size), (0, draws[0].size), strict=True):
+    parts, start = [], 0
+    for uniform in random.uniform_quarters(key, y.size):
         own = jax.lax.slice(y, (start,), (start + uniform.size,))
         floor = jnp.floor(own)
-        halves.append(narrowed(floor + (uniform < own - floor)))
-    return jnp.concatenate(halves)
+        parts.append(narrowed(floor + (uniform < own - floor)))
+        start += uniform.size
+    return jnp.concatenate(parts)
 
 
 def in_steps(x: Array, step: Array) -> Array:

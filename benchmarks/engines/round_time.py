@@ -62,15 +62,16 @@ def bare_loop(model: learning.Model, weights: Any, workers: int) -> Callable[[Se
     return run
 
 
+def eight_bit(spec: codecs.TensorSpec) -> codecs.Codec:
+    """As in the tutorial."""
+    return codecs.uniform_quantization(8) if spec.size > 10_000 else codecs.identity()
+
+
 def compressions() -> dict[str, learning.Compression | None]:
     """What is compared."""
-
-    def codec_for(spec: codecs.TensorSpec) -> codecs.Codec:
-        return codecs.uniform_quantization(8) if spec.size > 10_000 else codecs.identity()
-
     return {
         "fp32": None,
-        "8 bit": learning.Compression("8 bit", learning.encoded_broadcast(codec_for), learning.encoded_mean(codec_for)),
+        "8 bit": learning.Compression("8 bit", learning.encoded_broadcast(eight_bit), learning.encoded_mean(eight_bit)),
         "balanced": learning.presets.balanced(),
     }
 

@@ -54,6 +54,17 @@ def test_demo(small_demo, capsys, tmp_path):
         assert len(list(csv.DictReader(file))) == 4
 
 
+def test_a_reader_that_has_seen_enough():
+    """Where nobody reads the output any more, as after `| head -1`, the command ends without a word."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-W", "error", "-m", "laconic.experiments.cli", "demo", "--help"]
+    with os.fdopen(writing, "w") as nobody:
+        ended = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+    assert ended.stderr == ""
+    assert ended.returncode == 1
+
+
 @pytest.fixture
 def untrained(small_demo, monkeypatch):
     """The demonstration, interrupted as soon as training begins: with which settings, by training."""

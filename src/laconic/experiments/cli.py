@@ -1,5 +1,6 @@
 """The command line: `laconic demo`."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,15 +58,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"laconic {laconic.__version__}")
         return 0
     try:
-        tyro = require("tyro", extra="experiments", purpose="the command line")
-        app = tyro.extras.SubcommandApp()
-        app.command(demo)
-        return int(app.cli(prog="laconic", description=_DESCRIPTION, args=arguments))
+        return _run(arguments)
+    except BrokenPipeError:
+        # The reader of the output, such as `head`, has seen enough; Python must not try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
     except (LaconicError, OSError) as error:
         print(f"laconic: {error}", file=sys.stderr)
         return _FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _run(arguments: Sequence[str]) -> int:
+    tyro = require("tyro", extra="experiments", purpose="the command line")
+    app = tyro.extras.SubcommandApp()
+    app.command(demo)
+    try:
+        return int(app.cli(prog="laconic", description=_DESCRIPTION, args=arguments))
+    finally:
+        sys.stdout.flush()  # so that nobody's reading it is found out here
 
 
 if __name__ == "__main__":

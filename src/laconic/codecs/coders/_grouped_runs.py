@@ -71,25 +71,17 @@ class Grid:
         """How many entries there are in each group."""
         return self.before[-1]
 
-    def groups_of(self, indices: np.ndarray) -> np.ndarray:
-        """Of entries, given by their place in the matrix, their groups (uint8)."""
-        return self.groups.reshape(-1)[indices + self._to_level[indices // self.groups.shape[1]]]
-
     def places(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of entries, given by their place in the matrix, ascending: their groups, and their places in these."""
         num_rows = self.rows.size
         counts = np.diff(np.searchsorted(indices, np.arange(num_rows + 1) * self.groups.shape[1]))
         # Places in flat tables, since looking up by one index takes half the time of two.
-        entry = indices + np.repeat(self._to_level, counts)
+        to_level = (self.rows.astype(np.int64) - np.arange(num_rows)) * self.groups.shape[1]
+        entry = indices + np.repeat(to_level, counts)
         group = self.groups.reshape(-1)[entry]
         place = (self.ranks - np.take_along_axis(self.starts, self.groups, axis=1)).reshape(-1)[entry]
         place += self.before.reshape(-1)[np.repeat(np.arange(num_rows) * self.totals.size, counts) + group]
         return group, place
-
-    @cached_property
-    def _to_level(self) -> np.ndarray:
-        """For each row, how far its entries are in the flat matrix from those of its level in `groups`."""
-        return (self.rows.astype(np.int64) - np.arange(self.rows.size)) * self.groups.shape[1]
 
     def indices(self, group: int, places: np.ndarray) -> np.ndarray:
         """The inverse, for places in one group."""

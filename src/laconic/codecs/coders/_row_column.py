@@ -57,7 +57,7 @@ class RowColumn(AnyIntegers):
             magnitudes = _magnitudes(array.reshape(-1, array.shape[-1]))
             wide = np.uint32 if max(magnitudes.shape) < 2**32 // _MOST else np.int64  # narrow ones take half the time
             levels = _levels(magnitudes.sum(axis=1, dtype=wide)), _levels(magnitudes.sum(axis=0, dtype=wide))
-            if has_magnitude(array) and _pays(magnitudes, _grid(*levels), contexts):
+            if has_magnitude(array) and _pays(magnitudes, *levels, contexts):
                 coded = [_ENTROPY.encode(each) for each in levels]
                 head = b"".join(part for each in coded for part in (_wire.varint(len(each)), each))
                 if (
@@ -105,14 +105,20 @@ def _levels(sums: np.ndarray) -> np.ndarray:
 
 def _groups(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Each entry's context, in C order: 0 if its row or column is of zeros, else 1 .. `_GROUPS` (uint8)."""
-    return _matrix_of_groups(rows, columns, int(rows.max()) + int(columns.max())).reshape(-1)
+    return _groups_of(rows[:, None], columns, _top(rows, columns)).reshape(-1)
 
 
-def _matrix_of_groups(rows: np.ndarray, columns: np.ndarray, top: int) -> np.ndarray:
-    sums = rows.astype(np.int16)[:, None] + columns.astype(np.int16)
+def _top(rows: np.ndarray, columns: np.ndarray) -> int:
+    """What belongs to the highest group."""
+    return int(rows.max()) + int(columns.max())
+
+
+def _groups_of(rows: np.ndarray, columns: np.ndarray, top: int) -> np.ndarray:
+    """The same of entries whose row and column have these levels."""
+    sums = rows.astype(np.int16) + columns.astype(np.int16)
     groups = np.clip(sums + np.int16(_GROUPS - top), 1, _GROUPS).astype(np.uint8)
-    groups[rows == 0] = 0
-    groups[:, columns == 0] = 0
+    groups *= rows > 0
+    groups *= columns > 0
     return groups
 
 
@@ -130,7 +136,7 @@ def _with_contexts(groups: np.ndarray, contexts: np.ndarray | None) -> np.ndarra
 def _grid(rows: np.ndarray, columns: np.ndarray) -> _grouped_runs.Grid:
     """The same groups, by the level of a row instead of the row."""
     levels = np.arange(int(rows.max()) + 1)
-    return _grouped_runs.Grid(rows, _matrix_of_groups(levels, columns, int(rows.max()) + int(columns.max())))
+    return _grouped_runs.Grid(rows, _groups_of(levels[:, None], columns, _top(rows, columns)))
 
 
 def _allows_runs(size: int, rows: np.ndarray, columns: np.ndarray) -> bool:
@@ -138,23 +144,24 @@ def _allows_runs(size: int, rows: np.ndarray, columns: np.ndarray) -> bool:
     return columns.size >= _FEWEST_COLUMNS and (int(rows.max()) + 1) * columns.size <= size
 
 
-def _pays(magnitudes: np.ndarray, grid: _grouped_runs.Grid, contexts: np.ndarray | None) -> bool:
+def _pays(magnitudes: np.ndarray, rows: np.ndarray, columns: np.ndarray, contexts: np.ndarray | None) -> bool:
     """Whether groups save more than their levels take, about: classes of magnitudes stand for the integers."""
     stride = max(1, magnitudes.size // _SAMPLE)
     while math.gcd(stride, magnitudes.shape[1]) > 1:  # or it would not meet all columns
         stride += 1
-    sample = slice(None, None, stride)
+    sample = np.arange(0, magnitudes.size, stride)
     classes = np.minimum(magnitudes.reshape(-1)[sample], _CLASSES - 1).astype(np.uint16)
+    groups = _groups_of(rows[sample // columns.size], columns[sample % columns.size], _top(rows, columns))
     contexts = None if contexts is None else contexts[sample]
 
     def bits(of: np.ndarray | None) -> int:
         pairs = classes if of is None else of * np.uint16(_CLASSES) + classes
         counts = np.bincount(pairs)
-        rows = np.append(counts, np.zeros(-len(counts) % _CLASSES, counts.dtype)).reshape(-1, _CLASSES)
-        return information_given_rows(rows)
+        by_group = np.append(counts, np.zeros(-len(counts) % _CLASSES, counts.dtype)).reshape(-1, _CLASSES)
+        return information_given_rows(by_group)
 
-    groups = _with_contexts(grid.groups_of(np.arange(0, magnitudes.size, stride)), contexts)
-    return stride * (bits(contexts) - bits(groups)) > 2 * sum(magnitudes.shape) * BIT
+    saved = bits(contexts) - bits(_with_contexts(groups, contexts))
+    return stride * saved > 2 * (rows.size + columns.size) * BIT
 
 
 def _decode_levels(reader: SectionReader, count: int) -> np.ndarray:

@@ -70,13 +70,14 @@ def t_statistics(errors, x):
     """Of the errors' sum, their sum along the input's signs, with alternating signs, and in proportion to the input.
 
     The first shows a shift, the others shrinking and what cancels in a sum. Each sums over entries, which makes it
-    nearly normal. A bias that rounding in float32 explains is none.
+    nearly normal. A bias that rounding in float32 explains is none: of a sum of some thousand entries, added up in as
+    few lanes as a processor has, 2**-22 of it with eight lanes, and up to four times that is allowed.
     """
     scale = float(np.abs(x).max()) or 1.0
     alternating = np.where(np.arange(x.size) % 2, -1.0, 1.0)
     directions = np.stack([np.ones(x.size), np.sign(x), alternating, x.astype(np.float64) / scale], axis=1)
     sums = errors @ directions
-    allowed = 2.0**-22 * np.abs(directions).sum(axis=0)
+    allowed = 2.0**-20 * np.abs(directions).sum(axis=0)
     excess = np.maximum(np.abs(sums.mean(axis=0)) - allowed, 0)
     deviation = sums.std(axis=0, ddof=1) / np.sqrt(len(sums))
     return excess / np.maximum(deviation, 2.0**-30)

@@ -47,6 +47,7 @@ bench: setup bench-codecs bench-peers
 	$(BIN)/python -m benchmarks.engines.round_time --data $(DATA)
 	$(BIN)/python -m benchmarks.engines.startup --data $(DATA)
 	$(BIN)/python -m benchmarks.engines.steps
+	$(BIN)/python -m benchmarks.engines.divided --data $(DATA)
 	$(BIN)/python -m benchmarks.engines.cohorts --data $(DATA) --examples 40 --compressions balanced
 	$(BIN)/python -m benchmarks.engines.cluster --data $(DATA)
 	$(BIN)/python -m benchmarks.tutorial.accuracy --data $(DATA)

@@ -61,6 +61,23 @@ def test_unbiased(stage, step, name):
     np.testing.assert_allclose((errors**2).mean(), np.mean(variance * np.ones(x.size)), rtol=0.2, atol=1e-6 * x_step**2)
 
 
+@pytest.mark.parametrize("factory", [codecs.dithered, codecs.stochastic_grid])
+@pytest.mark.parametrize(
+    ("size", "step_in_rms", "dtype"),
+    [(1, 2.0, np.int8), (10_000, 1.0, np.int8), (20_000, 1.0, np.int16), (20_000, 40.0, np.int8), (9, 1e-9, np.int32)],
+)
+def test_codes_are_narrow_where_they_must_be_small(factory, size, step_in_rms, dtype):
+    """All energy in one entry is the largest code that there can be: it fits what the size and step allow for."""
+    for sign in (1, -1):
+        x = np.zeros(size, np.float32)
+        x[-1] = 3 * sign
+        bound = codecs.bind(factory(step_in_rms=step_in_rms), x)
+        payload, _ = bound.encode(x, key=codecs.random.key(0))
+        assert payload.unpacked.arrays[0][0].dtype == dtype
+        step = max(3 * step_in_rms / np.sqrt(size), 3 * 2.0**-22)
+        assert abs(np.asarray(bound.decode(payload.blob))[-1] - x[-1]) <= step * (1 + 1e-5) + 1e-6
+
+
 def test_dither_error_is_uniform_and_independent_of_the_input():
     """The error of dithered rounding is uniform over one step, whatever the input: variance step^2 / 12."""
     x = np.linspace(-1, 1, 50_000, dtype=np.float32)

@@ -27,6 +27,7 @@ FLAG_BITS = 2
 _ENTRY_BITS = 2 * BIT  # what a symbol takes in a table, about
 _ESCAPE_BITS = 32 * BIT  # what an escaped integer takes, about
 _FEWEST = 4  # symbols, of which no fewer are tried
+_START_BITS = 4  # of what is in common use, with which the search begins
 _MOST_SYMBOLS = 2**15  # half of what a section may have, so that Huffman codes of 16 bits are enough
 _TOLERANCE = 1024  # 1 / 1024 of the size is given for faster decoding
 _HALVINGS_OF_ESCAPE = 64
@@ -162,8 +163,22 @@ class Fit:
     def effort(self) -> int:
         """Of decoding: a symbol is found by halving the alphabet, and an escape takes as long as many halvings."""
         halvings = int(log2(np.array(len(self.counts))))
-        escaped = int(self.counts[-1]) if self.alphabet.has_escapes else 0
-        return int(self.counts.sum()) * halvings + escaped * _HALVINGS_OF_ESCAPE * BIT
+        return int(self.counts.sum()) * halvings + self.num_escaped * _HALVINGS_OF_ESCAPE * BIT
+
+    @property
+    def num_escaped(self) -> int:
+        """How many integers have no symbol of their own."""
+        return int(self.counts[-1]) if self.alphabet.has_escapes else 0
+
+    @property
+    def table_cost(self) -> int:
+        """What of the cost is for a table, about."""
+        return len(self.counts) * _ENTRY_BITS
+
+    @property
+    def least_if_folded(self) -> int:
+        """What the integers would take with more bits of shift, at least."""
+        return self.cost - self.table_cost - self.num_escaped * _ESCAPE_BITS
 
 
 def fit_alphabet(histogram: Histogram) -> Fit:
@@ -171,19 +186,35 @@ def fit_alphabet(histogram: Histogram) -> Fit:
 
     Of those that take nearly least, the one that is fastest to decode.
     """
+    # Leaving out low bits makes the table smaller, and the rest never: so at either side of the best shift there is an
+    # end to what may be better. The search begins where tables have some 16 entries for each that is in common use.
+    least = information(histogram.counts) + histogram.total * histogram.shift * BIT
+    foldings = [histogram]
+    for _ in range(max(0, (least // histogram.total // BIT) - histogram.shift - _START_BITS)):
+        foldings.append(foldings[-1].folded())
     fits: list[Fit] = []
-    is_worth_folding = True
-    while is_worth_folding:
-        window = _window(histogram)
-        narrow = _narrow_windows(histogram, window.alphabet.size) if histogram.total >= _MANY else ()
-        for fit in itertools.chain([window], narrow):
-            fits += [fit] if fit.alphabet.size <= _MOST_SYMBOLS else []
-            if fits and fit.cost > _accepted(fits):
-                break
-        is_worth_folding = not fits or (len(window.counts) > _FEWEST and window.cost <= _accepted(fits) * 33 // 32)
-        histogram = histogram.folded()
+    first = window = _consider(foldings[-1], fits)
+    for folding in reversed(foldings[:-1]):
+        if fits and least + 2 * window.table_cost > _accepted(fits):  # twice as many entries
+            break
+        window = _consider(folding, fits)
+    folding, window = foldings[-1], first
+    while not fits or (len(window.counts) > _FEWEST and window.least_if_folded <= _accepted(fits)):
+        folding = folding.folded()
+        window = _consider(folding, fits)
     limit = _accepted(fits)
     return min((fit for fit in fits if fit.cost <= limit), key=lambda fit: fit.effort)
+
+
+def _consider(histogram: Histogram, fits: list[Fit]) -> Fit:
+    """Adds the fits of this shift that may be accepted; gives the widest of them all."""
+    window = _window(histogram)
+    narrow = _narrow_windows(histogram, window.alphabet.size) if histogram.total >= _MANY else ()
+    for fit in itertools.chain([window], narrow):
+        fits += [fit] if fit.alphabet.size <= _MOST_SYMBOLS else []
+        if fits and fit.cost > _accepted(fits):
+            break
+    return window
 
 
 def _accepted(fits: list[Fit]) -> int:

@@ -96,14 +96,14 @@ def encode(values: np.ndarray, grid: Grid) -> list[Any]:
     indices = np.flatnonzero(values != 0)
     groups, places = grid.places(indices)
     order = np.argsort(groups, kind="stable")
-    groups, places, others = groups[order], places[order], values[indices[order]]
     counts = np.bincount(groups, minlength=grid.totals.size)
+    groups, places, others = _repeated(counts), places[order], values[indices[order]]
     runs = np.diff(places, prepend=-1) - 1
     first = (np.cumsum(counts) - counts)[counts > 0]
     runs[first] = places[first]
     shifts = _shifts(grid.totals, counts)
     others -= others > 0  # there is no zero among them: close the gap
-    quotients = _ENTROPY.encode((runs >> shifts[groups]).astype(_RUNS), groups)
+    quotients = _ENTROPY.encode((runs >> np.repeat(shifts, counts)).astype(_RUNS), groups)
     low = [pack(part & ((1 << shift) - 1), shift) for part, shift in _parts(runs, counts, shifts) if shift]
     head = [_wire.varint(int(count)) for count, total in zip(counts, grid.totals, strict=True) if total]
     return [*head, _wire.varint(len(quotients)), quotients, *low, _ENTROPY.encode(others, groups)]
@@ -113,10 +113,10 @@ def decode(reader: SectionReader, spec: TensorSpec, grid: Grid) -> np.ndarray:
     """The inverse of `encode`: the entries, in C order."""
     counts = np.array([_read_count(reader, int(total)) for total in grid.totals])
     size = int(counts.sum())
-    groups = np.repeat(np.arange(counts.size, dtype=np.uint8), counts)
+    groups = _repeated(counts)
     shifts = _shifts(grid.totals, counts)
     coded = reader.take(reader.varint("runs of zeros"), "runs of zeros")
-    runs = _ENTROPY.decode(coded, TensorSpec("", (size,), _RUNS), groups).astype(np.int64) << shifts[groups]
+    runs = _ENTROPY.decode(coded, TensorSpec("", (size,), _RUNS), groups).astype(np.int64) << np.repeat(shifts, counts)
     for part, shift in _parts(runs, counts, shifts):
         if shift:
             stream = reader.take(packed_size(part.size, shift), "bits of runs")
@@ -136,6 +136,11 @@ def decode(reader: SectionReader, spec: TensorSpec, grid: Grid) -> np.ndarray:
             raise DecodeError("the runs of a row_column section are longer than their group")
         values[grid.indices(int(group), places)] = others[own]
     return values
+
+
+def _repeated(counts: np.ndarray) -> np.ndarray:
+    """Each group's number, for each of its entries (uint8)."""
+    return np.repeat(np.arange(counts.size, dtype=np.uint8), counts)
 
 
 def _read_count(reader: SectionReader, total: int) -> int:

@@ -29,7 +29,7 @@ MAX_CONTEXTS = 64
 
 _ONE_CONTEXT = MAX_CONTEXTS.bit_length() - 1  # so many bits of shift leave no contexts
 _GAIN_OF_CONTEXTS = 1024  # contexts must save this part: grouping integers by them takes half as long as coding them
-_SHARE_OF_TABLE = 512  # a table that takes less than this part of all is not worth trying to do without
+_SHARE_OF_TABLE = 256  # a table that takes less than this part of all is not worth trying to do without
 _WORD_BITS = 32
 _LOG2_ERROR = 40  # of what a symbol needs, in units of 1 / BIT, at most
 

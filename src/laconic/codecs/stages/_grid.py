@@ -1,6 +1,7 @@
 """Rounding with a step that is given, or that follows from the values."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -46,9 +47,11 @@ class OwnStep(Rounding):
     def target_bits_per_parameter(self) -> float | None:
         return self.bits_per_parameter
 
-    @property
-    def has_short_codes(self) -> bool:
-        return self.step_in_rms is not None and self.step_in_rms >= 1
+    def largest_code(self, size: int) -> int:
+        if self.step_in_rms is None:
+            return super().largest_code(size)
+        # No entry is over sqrt(d) root mean squares. Rounding adds one at most, and another is for floats' last bits.
+        return min(int(math.sqrt(size) / self.step_in_rms) + 2, super().largest_code(size))
 
     def is_in_range(self, x: Array, parameters: Arrays) -> Bool[Array, ""] | bool:
         del parameters

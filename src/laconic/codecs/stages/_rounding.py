@@ -29,6 +29,8 @@ LARGEST_CODE = 2**20
 FINEST = 2.0**-22
 """Of a step that follows the values, over their maximum: float32 itself ends soon after."""
 
+_LARGEST = 2**24  # up to which float32 holds all whole numbers
+
 
 class Rounding(FloatStage):
     """What dithered and random rounding have in common."""
@@ -51,10 +53,10 @@ class Rounding(FloatStage):
     def received_step(self, encoded: Arrays, parameters: Arrays, dtype: jnp.dtype) -> Array:
         """The step as the receiver knows it."""
 
-    @property
-    def has_short_codes(self) -> bool:
-        """Whether codes fit 16 bits: if the step is above the root mean square, of which no entry is over sqrt(d)."""
-        return False
+    def largest_code(self, size: int) -> int:
+        """What no code of a vector of this size is above."""
+        del size
+        return _LARGEST
 
     @abc.abstractmethod
     def expected_error(self, x: Array, step: Array) -> Array:
@@ -64,9 +66,12 @@ class Rounding(FloatStage):
     def step_of_nmse(self, x: Array, nmse: float) -> Array:
         """The step at which the expected squared error is this share of |x|^2."""
 
-    def _codes(self, y: Array) -> Array:
-        largest = 2**15 - 1 if self.has_short_codes else 2**24
-        return jnp.clip(y, -largest, largest).astype(jnp.int16 if self.has_short_codes else jnp.int32)
+    def narrowed(self, y: Array, size: int) -> Array:
+        """Whole numbers as codes, in the narrowest integers for those of a vector of this size."""
+        largest = self.largest_code(size)
+        dtype = next(dtype for dtype in (jnp.int8, jnp.int16, jnp.int32) if largest <= np.iinfo(dtype).max)
+        limit = min(_LARGEST, np.iinfo(dtype).max)
+        return jnp.clip(y, -limit, limit).astype(dtype)
 
 
 class DitheredRounding(Rounding):
@@ -86,7 +91,7 @@ class DitheredRounding(Rounding):
         shape, x = x.shape, x.reshape(-1).astype(compute_dtype(x.dtype))
         step = self.chosen_step(x, parameters)
         codes = jnp.where(step > 0, jnp.round(in_steps(x, step) - dither), 0)
-        return {"codes": self._codes(codes).reshape(shape), "step": self.sent_step(step)}
+        return {"codes": self.narrowed(codes, x.size).reshape(shape), "step": self.sent_step(step)}
 
     def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:
         del num_summands
@@ -109,7 +114,7 @@ class RandomRounding(Rounding):
         step = self.chosen_step(x, parameters)
         # Not floor(y + v): rounded, y + v would take a tiny y's chance away.
         y = jnp.where(step > 0, in_steps(x, step), 0)
-        codes = rounded_at_random(key, y, self._codes)
+        codes = rounded_at_random(key, y, lambda part: self.narrowed(part, y.size))
         return {"codes": codes.reshape(shape), "step": self.sent_step(step)}
 
     def decode(self, encoded: Arrays, parameters: Arrays, *, num_summands: int | Array, spec: TensorSpec) -> Array:

@@ -100,7 +100,7 @@ def test_large_models_whose_clients_clip_travel_along_directions(wide, server):
     many = learning.models.perceptron(6, (512, 512), 3), wide[1]
     optimizers = {"client": CLIPPED, "server": server}
     _, _, own = trained(presets.balanced(), many, 2, **optimizers)
-    rotated = learning.encoded_mean(codecs.concatenate(codecs.eden(0.35, entropy_coded=True)))
+    rotated = learning.encoded_mean(codecs.concatenate(codecs.eden(0.5, entropy_coded=True)))
     along, alone = (
         trained(learning.Compression("", each, rotated), many, 2, **optimizers)[2]
         for each in (presets._dithered_along_directions(1.25), presets._dithered_grid(1.25))

@@ -92,7 +92,7 @@ def balanced() -> Compression:
     makes errors large where updates are small: then down a dithered grid of 1.3 root mean squares, which errs another
     way in each round, and up one of 10. A client's optimizer that clips or normalizes gradients, as with recurrent and
     attention models, keeps errors as large as they were, and all entries count: then down, with a step of 1.25, in the
-    coordinates of principal directions (`codecs.karhunen_loeve`), and up 0.35 bits after a random rotation
+    coordinates of principal directions (`codecs.karhunen_loeve`), and up half a bit after a random rotation
     (`codecs.eden`). Smaller models take few bytes anyhow, and cannot spread as much noise over their weights: down,
     dithered on the E8 lattice with a step of 1.9; up, at 0.31 bits after a random rotation. Where their clients clip or
     normalize, unless images are convolved, that would cost points: then they travel as with `careful`.
@@ -102,7 +102,7 @@ def balanced() -> Compression:
     small, fine = _pair(_dithered_lattice(1.9), _rotated(0.31)), _fine()
     large = _pair(reference_broadcast(), _grid(40.0))
     scaled = _pair(_dithered_grid(1.3), _grid(10.0))
-    clipped = _pair(_dithered_along_directions(1.25), _rotated(0.35))
+    clipped = _pair(_dithered_along_directions(1.25), _rotated(0.5))
 
     def for_optimizers(client: optax.GradientTransformation, server: optax.GradientTransformation) -> Compression:
         keeps, scales = keeps_size(client), scales_entries(server)

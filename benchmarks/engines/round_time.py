@@ -1,21 +1,26 @@
 """A round's time against the bare loop of its training steps, in fp32 and compressed, in one run.
 
-    python -m benchmarks.engines.round_time [--rounds 30] [--workers 2] [--data PATH] [--name round_time]
+    python -m benchmarks.engines.round_time [--processes 5] [--rounds 10] [--workers 2] [--data PATH]
+        [--name round_time]
 
 The bare loop is the least that any engine can do: the same threads, the same batches already in memory, steps that are
 compiled as the engine's are, with donated buffers, and nothing else: no metrics, no mean, no traffic. All run in turn
-in each repetition, so that a change of the machine's speed touches all of them; a ratio is the median of each
-repetition's. Pages are those that the system had to clear or map in a round. With GLIBC_TUNABLES=glibc.malloc.check=0
-in the environment, which says nothing, the engine leaves glibc's allocator as it is.
+in each repetition, each as often first as last, so that a change of the machine's speed touches all of them; a ratio is
+the median of each repetition's. What a process gets hangs on where its memory happens to lie, so several measure, one
+after the other: ratios are of the rounds of all, and beside them are the lowest and the highest that one process
+found. Pages are those that the system had to clear or map in a round. With GLIBC_TUNABLES=glibc.malloc.check=0 in the
+environment, which says nothing, the engine leaves glibc's allocator as it is.
 """
 
 import argparse
 import functools
+import itertools
+import multiprocessing
 import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +86,9 @@ def page_faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-def measure(train: data.ClientData, rounds: int, workers: int) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
+def measure(path: Path | None, rounds: int, workers: int) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
     """Seconds and page faults of each round, by name."""
+    train, _ = data.load(path) if path else data.digits.load(num_clients=15)
     model = learning.models.fedavg_cnn()
     batched = train.batched(20, shuffle=True)
     processes = {
@@ -99,7 +105,8 @@ def measure(train: data.ClientData, rounds: int, workers: int) -> tuple[dict[str
         runs: dict[str, Callable[[], Any]] = {"bare loop": lambda ready=ready: bare(ready)}  # type: ignore[misc]
         for name, process in processes.items():
             runs[name] = functools.partial(process.next, states[name], cohort)
-        for name, run in runs.items():
+        for name in turned(list(runs), round_number):
+            run = runs[name]
             before, started = page_faults(), time.perf_counter()
             result = jax.block_until_ready(run())
             seconds[name].append(time.perf_counter() - started)
@@ -110,35 +117,64 @@ def measure(train: data.ClientData, rounds: int, workers: int) -> tuple[dict[str
     return {name: each[2:] for name, each in seconds.items()}, {name: each[2:] for name, each in faults.items()}
 
 
+def turned(names: Sequence[str], by: int) -> Sequence[str]:
+    """The names, beginning with another one each time."""
+    by %= len(names)
+    return [*names[by:], *names[:by]]
+
+
 def main() -> None:
     """Measures, prints a table and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30, help="rounds to measure")
+    parser.add_argument("--processes", type=int, default=5, help="that measure, one after the other")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds to measure in each")
     parser.add_argument("--workers", type=int, default=2, help="threads")
     parser.add_argument("--data", type=_report.data_file, help="a data file; the embedded digits if left out")
     parser.add_argument("--name", default="round_time", help="of the files with the results")
     arguments = parser.parse_args()
-    train, _ = data.load(arguments.data) if arguments.data else data.digits.load(num_clients=15)
-    seconds, faults = measure(train, arguments.rounds, arguments.workers)
-    medians = {name: statistics.median(each) for name, each in seconds.items()}
-    ratios = {
-        name: {base: statistics.median(a / b for a, b in zip(each, seconds[base], strict=True)) for base in BASES}
-        for name, each in seconds.items()
-    }
+    for name in ("processes", "rounds", "workers"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    measured = []
+    for _ in range(arguments.processes):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            measured.append(pool.submit(measure, arguments.data, arguments.rounds, arguments.workers).result())
+    names = list(measured[0][0])
+    seconds = {name: [each[name] for each, _ in measured] for name in names}
+    pages = {name: [each[name] for _, each in measured] for name in names}
+    ratios = {name: {base: ratio(seconds[name], seconds[base]) for base in BASES} for name in names}
     rows = [
-        (name, f"{median:.3f}", *(f"{ratios[name][base]:.3f}" for base in BASES),
-         f"{statistics.median(faults[name]):,.0f}")
-        for name, median in medians.items()
+        (name, f"{middle(seconds[name]):.3f}", *(cell for base in BASES for cell in cells(*ratios[name][base])),
+         f"{middle(pages[name]):,.0f}")
+        for name in names
     ]  # fmt: skip
-    text = _report.table(("a round of 10 clients", "median s", "/ bare loop", "/ fp32", "pages"), rows)
+    header = ("a round of 10 clients", "median s", "/ bare loop", "by process", "/ fp32", "by process", "pages")
+    text = _report.table(header, rows)
     print(text)
     _report.write(
         RESULTS / f"{arguments.name}.json",
-        {"rounds": arguments.rounds, "workers": arguments.workers,
+        {"processes": arguments.processes, "rounds": arguments.rounds, "workers": arguments.workers,
          "data": arguments.data.name if arguments.data else "digits",
-         "median_seconds": medians, "median_ratios": ratios, "seconds": seconds, "pages": faults},
+         "ratios": ratios, "seconds": seconds, "pages": pages},
     )  # fmt: skip
     (RESULTS / f"{arguments.name}.md").write_text(text + "\n")
+
+
+def middle(by_process: Sequence[Sequence[float]]) -> float:
+    """The median over the rounds of all processes."""
+    return statistics.median(itertools.chain(*by_process))
+
+
+def ratio(seconds: list[list[float]], base: list[list[float]]) -> tuple[float, float, float]:
+    """The median over the rounds of all processes, and the lowest and highest median of one."""
+    by_process = [[a / b for a, b in zip(*own, strict=True)] for own in zip(seconds, base, strict=True)]
+    medians = list(map(statistics.median, by_process))
+    return middle(by_process), min(medians), max(medians)
+
+
+def cells(median: float, lowest: float, highest: float) -> tuple[str, str]:
+    """A ratio, and what single processes found."""
+    return f"{median:.3f}", f"{lowest:.2f} to {highest:.2f}"
 
 
 if __name__ == "__main__":

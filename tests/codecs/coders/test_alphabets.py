@@ -44,7 +44,7 @@ def test_split_and_join(array):
 @many_examples
 @hypothesis.given(array=integer_arrays().filter(len))
 def test_nothing_better_is_left_out(array):
-    """The search for how many low bits to store ends early, and yet gives up next to nothing of what all shifts give."""
+    """The search for how many low bits to store ends early, and yet gives up next to nothing of what others give."""
     folding = histogram(array)
     fit = fit_alphabet(folding)
     while folding.counts.size > 4:

@@ -30,6 +30,7 @@ _FEWEST = 4  # symbols, of which no fewer are tried
 _START_BITS = 4  # of what is in common use, with which the search begins
 _MOST_SYMBOLS = 2**15  # half of what a section may have, so that Huffman codes of 16 bits are enough
 _TOLERANCE = 1024  # 1 / 1024 of the size is given for faster decoding
+_LITTLE = 32  # 1 / 32 of the size is not searched for
 _HALVINGS_OF_ESCAPE = 64
 _MANY = 2**14  # integers, from which the time matters
 
@@ -178,7 +179,7 @@ class Fit:
     @property
     def least_if_folded(self) -> int:
         """What the integers would take with more bits of shift, at least."""
-        return self.cost - self.table_cost - self.num_escaped * _ESCAPE_BITS
+        return self.cost - self.table_cost
 
 
 def fit_alphabet(histogram: Histogram) -> Fit:
@@ -195,7 +196,7 @@ def fit_alphabet(histogram: Histogram) -> Fit:
     fits: list[Fit] = []
     first = window = _consider(foldings[-1], fits)
     for folding in reversed(foldings[:-1]):
-        if fits and least + 2 * window.table_cost > _accepted(fits):  # twice as many entries
+        if fits and _is_no_better_finer(window, least, _accepted(fits)):
             break
         window = _consider(folding, fits)
     folding, window = foldings[-1], first
@@ -204,6 +205,12 @@ def fit_alphabet(histogram: Histogram) -> Fit:
         window = _consider(folding, fits)
     limit = _accepted(fits)
     return min((fit for fit in fits if fit.cost <= limit), key=lambda fit: fit.effort)
+
+
+def _is_no_better_finer(window: Fit, least: int, accepted: int) -> bool:
+    """Whether less shift cannot pay, or is worse already and could gain little."""
+    hoped = least + 2 * window.table_cost  # for twice as many entries
+    return hoped > accepted or (window.cost > accepted and hoped > accepted - accepted // _LITTLE)
 
 
 def _consider(histogram: Histogram, fits: list[Fit]) -> Fit:

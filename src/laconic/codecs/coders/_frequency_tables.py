@@ -22,6 +22,7 @@ MAX_COUNT = 2**38
 """Most integers in a section, so that no product overflows."""
 
 _MAX_GEOMETRIC = 2**12
+_MOST_WITH_REFERENCE = 64  # symbols: of more, one is next to nothing
 _GEOMETRIC_START = 2**36
 _MAX_ROOT = 2**19  # its square is the largest count
 
@@ -98,6 +99,8 @@ def best_table(counts: np.ndarray) -> tuple[Table, int]:
         Table.of_roots(Kind.DIFFERENCES, roots**2, b"", to_naturals(differences.astype(np.int32))),
     ]
     tables = [min(tables, key=lambda table: table.bits)]
+    if counts.shape[1] > _MOST_WITH_REFERENCE:
+        return _cheapest(tables, counts)
     reference = int(counts.sum(axis=0).argmax())
     weights = _with_reference(roots**2, reference, counts.sum(axis=1))
     if not np.any((weights == 0) & (counts > 0)):

@@ -21,7 +21,7 @@ from laconic.codecs.coders._frequency_tables import (
     geometric_table,
     read_table,
 )
-from laconic.codecs.coders._histograms import BIT, histogram, information_given_rows
+from laconic.codecs.coders._histograms import BIT, histogram, information, information_given_rows
 from laconic.codecs.coders._integer_coders import IntegerCoder, SectionReader
 from laconic.errors import ArgumentError, DecodeError
 
@@ -130,16 +130,23 @@ class Plan:
         if len(fit.counts) == 1:
             table = Table(Kind.PLAIN, np.ones((1, 1), np.int64))
             return cls(fit.alphabet, symbols, rest, table, None, _ONE_CONTEXT, 0)
+        by_context = None
+        if num_contexts > 1:
+            assert contexts is not None
+            shift, its_table, its_cost = _best_by_context(_joint_counts(symbols, contexts, fit.counts))
+            by_context = cls(fit.alphabet, symbols, rest, its_table, contexts, shift, its_cost)
+            if by_context._pays_beside(information(fit.counts) - _LOG2_ERROR * values.size):
+                return by_context
         table, cost = best_table(fit.counts[None])
         if table.bits * BIT > cost // _SHARE_OF_TABLE:
             table, cost = min((table, cost), geometric_table(fit.counts) or (table, cost), key=lambda choice: choice[1])
-        if num_contexts > 1:
-            assert contexts is not None
-            joint = _joint_counts(symbols, contexts, fit.counts)
-            shift, by_context, least = _best_by_context(joint)
-            if least + least // _GAIN_OF_CONTEXTS < cost:
-                return cls(fit.alphabet, symbols, rest, by_context, contexts, shift, least)
+        if by_context is not None and by_context._pays_beside(cost):
+            return by_context
         return cls(fit.alphabet, symbols, rest, table, None, _ONE_CONTEXT, cost)
+
+    def _pays_beside(self, cost: int) -> bool:
+        """Whether contexts save enough of this cost without them."""
+        return self.cost + self.cost // _GAIN_OF_CONTEXTS < cost
 
     @property
     def nbytes(self) -> int:

@@ -23,7 +23,7 @@ _MOST = 2**16  # what a magnitude counts for at most, so that no sum overflows
 _FEWEST = 2**12  # entries for which it may pay
 _MOST_BANDS = 16  # of groups, an octave each, beside the contexts of the stage above
 _CLASSES = 8  # of magnitudes, by which the saving is estimated
-_SAMPLE = 2**17  # entries that the estimate looks at, about
+_SAMPLE = 2**15  # entries that the estimate looks at, about
 _ENTROPY, _RANS = EntropyCoder(), RANS()
 _PLAIN, _GROUPED, _GROUPED_RUNS = b"\0", b"\1", b"\2"
 # Zeros among the entries, from which runs are coded: in less than half the time, and a few thousandths more bytes.

@@ -28,21 +28,20 @@ Words = UInt32[Array, "..."] | UInt32[np.ndarray, "..."]
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _KEY_PARITY = 0x1BD11BDA
 _ROUNDS = 20
-_FEWEST_ROUNDS = 13  # from which on Random123 knows of no statistical flaw; the others are a margin
 _DERIVING = 0x80000000  # set in the second counter by `derive`, never by `bits`
 
 
-def threefry(key: Key, counter_0: Words, counter_1: Words, rounds: int = _ROUNDS) -> tuple[Words, Words]:
+def threefry(key: Key, counter_0: Words, counter_1: Words) -> tuple[Words, Words]:
     """Threefry-2x32-20: enciphers two counter arrays of one shape under `key` into two arrays of that shape."""
     on_host = all(isinstance(words, np.ndarray) for words in (key, counter_0, counter_1))
-    return (_enciphered if on_host else _traced_once)(key, counter_0, counter_1, rounds)
+    return _enciphered(key, counter_0, counter_1) if on_host else _traced_once(key, counter_0, counter_1)
 
 
-def _enciphered(key: Key, counter_0: Words, counter_1: Words, rounds: int) -> tuple[Words, Words]:
+def _enciphered(key: Key, counter_0: Words, counter_1: Words) -> tuple[Words, Words]:
     # Slices and not scalars, so that NumPy arrays wrap around without a warning; the same lines serve both.
     schedule = (key[0:1], key[1:2], key[0:1] ^ key[1:2] ^ np.uint32(_KEY_PARITY))
     x0, x1 = counter_0 + schedule[0], counter_1 + schedule[1]
-    for i in range(rounds):
+    for i in range(_ROUNDS):
         rotation = _ROTATIONS[(i // 4) % 2][i % 4]
         x0 = x0 + x1
         x1 = ((x1 << rotation) | (x1 >> (32 - rotation))) ^ x0
@@ -54,7 +53,7 @@ def _enciphered(key: Key, counter_0: Words, counter_1: Words, rounds: int) -> tu
 
 
 # A function of its own in what is traced: else its hundred operations were most of what JAX traces of a codec.
-_traced_once = jax.jit(_enciphered, static_argnums=3)
+_traced_once = jax.jit(_enciphered)
 
 
 def key(seed: int) -> UInt32[np.ndarray, "2"]:
@@ -97,19 +96,19 @@ def derive_each(parent: Key, count: int) -> UInt32[np.ndarray, "count 2"]:
     return np.stack([np.asarray(word) for word in words], axis=1)
 
 
-def bits(key: Key, size: int, rounds: int = _ROUNDS) -> UInt32[Array, " size"]:
+def bits(key: Key, size: int) -> UInt32[Array, " size"]:
     """`size` random words: the first words of the blocks with counters (0, 0), (1, 0), ..., then their second words."""
     if size == 0:
         return jnp.zeros(0, jnp.uint32)
     # XLA leaves a loop of an odd length unvectorised, three times as slow: all but one block make a loop of their own.
     half, even = (size + 1) // 2, size // 2 & ~1
-    (first, second), (first_rest, second_rest) = _blocks(key, 0, even, rounds), _blocks(key, even, half, rounds)
+    (first, second), (first_rest, second_rest) = _blocks(key, 0, even), _blocks(key, even, half)
     return jnp.concatenate([first, first_rest, second, second_rest[: size - half - even]])
 
 
-def _blocks(key: Key, start: int, stop: int, rounds: int) -> tuple[Words, Words]:
+def _blocks(key: Key, start: int, stop: int) -> tuple[Words, Words]:
     counters = jnp.arange(start, stop, dtype=jnp.uint32)
-    return threefry(key, counters, jnp.zeros_like(counters), rounds)
+    return threefry(key, counters, jnp.zeros_like(counters))
 
 
 def uniform(key: Key, shape: tuple[int, ...]) -> Float32[Array, "..."]:
@@ -122,16 +121,15 @@ def _uniform(words: UInt32[Array, " size"]) -> Float32[Array, " size"]:
 
 
 def uniform_quarters(key: Key, size: int) -> list[Float32[Array, " part"]]:
-    """Uniform float32 in [0, 1) for the quarters of a vector of this size, from a quarter as many words as `uniform`.
+    """Uniform float32 in [0, 1) for the quarters of a vector of this size, from a quarter of `uniform`'s words.
 
     Entries of the second, third and fourth quarter take the word of one in the first, rotated by 8, 16 and 24 bits:
     each is exactly uniform, and of any two only what hangs on bits beyond the eighth is not independent. For an end
     that draws by itself; what both ends draw is `uniform`. Four vectors, since of joined ones XLA would ask for each
-    entry which quarter it is in. The first may be longer and the last ones shorter, or empty. Of the cipher's 20 rounds
-    13 are enough for noise.
+    entry which quarter it is in. The first may be longer and the last ones shorter, or empty.
     """
     quarter = min(size, size // 256 * 64 + 64)  # so that loops, and what threads share of them, are not odd: see `bits`
-    words = bits(key, quarter, _FEWEST_ROUNDS)
+    words = bits(key, quarter)
     turned = [words, *((words << turn) | (words >> (32 - turn)) for turn in (8, 16, 24))]
     return [_uniform(own[: max(0, size - i * quarter)]) for i, own in enumerate(turned)]
 

@@ -178,8 +178,8 @@ class Fit:
 
     @property
     def least_if_folded(self) -> int:
-        """What the integers would take with more bits of shift, at least."""
-        return self.cost - self.table_cost
+        """What the integers would take with more bits of shift, at least: then fewer may be escaped."""
+        return self.cost - self.table_cost - self.num_escaped * _ESCAPE_BITS
 
 
 def fit_alphabet(histogram: Histogram) -> Fit:
@@ -200,7 +200,7 @@ def fit_alphabet(histogram: Histogram) -> Fit:
             break
         window = _consider(folding, fits)
     folding, window = foldings[-1], first
-    while not fits or (len(window.counts) > _FEWEST and window.least_if_folded <= _accepted(fits)):
+    while not fits or (folding.counts.size > _FEWEST and window.least_if_folded <= _accepted(fits)):
         folding = folding.folded()
         window = _consider(folding, fits)
     limit = _accepted(fits)

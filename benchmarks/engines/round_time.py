@@ -5,7 +5,7 @@
 
 The bare loop is the least that any engine can do: the same threads, the same batches already in memory, steps that are
 compiled as the engine's are, with donated buffers, and nothing else: no metrics, no mean, no traffic. All run in turn
-in each repetition, each as often first as last, so that a change of the machine's speed touches all of them; a ratio is
+in each repetition, another one first each time, so that a change of the machine's speed touches all of them; a ratio is
 the median of each repetition's. What a process gets hangs on where its memory happens to lie, so several measure, one
 after the other: ratios are of the rounds of all, and beside them are the lowest and the highest that one process
 found. Pages are those that the system had to clear or map in a round. With GLIBC_TUNABLES=glibc.malloc.check=0 in the

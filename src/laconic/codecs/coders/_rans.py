@@ -137,9 +137,7 @@ class Plan:
             by_context = cls(fit.alphabet, symbols, rest, its_table, contexts, shift, its_cost)
             if by_context._pays_beside(information(fit.counts) - _LOG2_ERROR * values.size):
                 return by_context
-        table, cost = best_table(fit.counts[None])
-        if table.bits * BIT > cost // _SHARE_OF_TABLE:
-            table, cost = min((table, cost), geometric_table(fit.counts) or (table, cost), key=lambda choice: choice[1])
+        table, cost = _best_without_contexts(fit.counts)
         if by_context is not None and by_context._pays_beside(cost):
             return by_context
         return cls(fit.alphabet, symbols, rest, table, None, _ONE_CONTEXT, cost)
@@ -194,6 +192,14 @@ def _joint_counts(symbols: np.ndarray, contexts: np.ndarray, counts: np.ndarray)
     joint = joint.reshape(totals.size, counts.size)
     joint[:, mode] = totals - (joint.sum(axis=1) - joint[:, mode])
     return joint
+
+
+def _best_without_contexts(counts: np.ndarray) -> tuple[Table, int]:
+    """The table that takes least for symbols that occur so often, and its cost."""
+    table, cost = best_table(counts[None])
+    if table.bits * BIT <= cost // _SHARE_OF_TABLE:
+        return table, cost
+    return min((table, cost), geometric_table(counts) or (table, cost), key=lambda choice: choice[1])
 
 
 def _best_by_context(joint: np.ndarray) -> tuple[int, Table, int]:

@@ -44,11 +44,11 @@ format: setup
 # are named in the tables, and hinder nothing.
 DATA ?= ../shared/data/femnist_digits.npz
 bench: setup bench-codecs bench-peers
-	$(BIN)/python -m benchmarks.engines.round_time --data $(DATA)
+	$(BIN)/python -m benchmarks.engines.round_time --rounds 20 --data $(DATA)
 	$(BIN)/python -m benchmarks.engines.startup --data $(DATA)
 	$(BIN)/python -m benchmarks.engines.steps
 	$(BIN)/python -m benchmarks.engines.divided --data $(DATA)
-	$(BIN)/python -m benchmarks.engines.cohorts --data $(DATA) --examples 40 --compressions balanced
+	$(BIN)/python -m benchmarks.engines.cohorts --data $(DATA) --clients 25000 --examples 400 --compressions balanced
 	$(BIN)/python -m benchmarks.engines.cluster --data $(DATA)
 	$(BIN)/python -m benchmarks.tutorial.accuracy --data $(DATA)
 

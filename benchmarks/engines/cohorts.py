@@ -9,6 +9,7 @@ on one batch of 20: the less it trains, the more any cost by client shows.
 
 import argparse
 import json
+import os
 import resource
 import sqlite3
 import statistics
@@ -112,9 +113,16 @@ def main() -> None:
             for name in chosen.compressions:
                 found.append({"compression": name, **measure_elsewhere(path, cohort, name)})
                 print(f"{name}, {cohort} clients: {statistics.median(found[-1]['seconds']):.2f} s", flush=True)
-    text = f"{chosen.clients:,} clients in a file, {size / MEBIBYTE:,.0f} MiB of examples.\n\n{table(found)}"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    text = (
+        f"{chosen.clients:,} clients in a file, {size / MEBIBYTE:,.0f} MiB of examples, on a machine with "
+        f"{memory / MEBIBYTE:,.0f} MiB of memory.\n\n{table(found)}"
+    )
     print(text)
-    _report.write(RESULTS / "cohorts.json", {"data_bytes": size, "clients": chosen.clients, "measured": found})
+    _report.write(
+        RESULTS / "cohorts.json",
+        {"data_bytes": size, "memory_bytes": memory, "clients": chosen.clients, "measured": found},
+    )
     (RESULTS / "cohorts.md").write_text(text + "\n")
 
 

@@ -40,8 +40,8 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Two hours on a quiet machine; results go to benchmarks/*/results. DATA is any data file. Peers that cannot be installed
-# are named in the tables, and hinder nothing.
+# Two hours on a quiet machine, and 6 GB in the folder for temporary files; results go to benchmarks/*/results. DATA is
+# any data file. Peers that cannot be installed are named in the tables, and hinder nothing.
 DATA ?= ../shared/data/femnist_digits.npz
 bench: setup bench-codecs bench-peers
 	$(BIN)/python -m benchmarks.engines.round_time --rounds 20 --data $(DATA)
